@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "futex.h"
+
+#include "clock.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef CFI_SCHEDULE
+int cfi_schedule_futex_wait(cfi_u32 *word, uint32_t expected,
+                            int64_t deadline); /* 0 or ETIMEDOUT */
+void cfi_schedule_futex_wake(cfi_u32 *word, int count);
+#endif
+
+static _Thread_local const struct cfi_sleep_hooks *hooks;
+
+static int futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+#ifdef CFI_SCHEDULE
+    return cfi_schedule_futex_wait(word, expected, deadline);
+#else
+    struct timespec t = {.tv_sec = (time_t)(deadline / 1000000000),
+                         .tv_nsec = (long)(deadline % 1000000000)};
+    /* WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC; plain WAIT a relative one. */
+    long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
+                      deadline == CFI_NEVER ? NULL : &t, NULL, FUTEX_BITSET_MATCH_ANY);
+    return rc == 0 ? 0 : errno;
+#endif
+}
+
+enum cfi_woken cfi_futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+    int saved = errno;
+    int error = futex_wait(word, expected, deadline);
+    errno = saved;
+    return error == ETIMEDOUT ? CFI_TIMED_OUT : error == EINTR ? CFI_SIGNALLED : CFI_WOKEN;
+}
+
+void cfi_futex_wake(cfi_u32 *word, int count)
+{
+#ifdef CFI_SCHEDULE
+    cfi_schedule_futex_wake(word, count);
+#else
+    int saved = errno;
+    (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
+    errno = saved;
+#endif
+}
+
+const struct cfi_sleep_hooks **cfi_sleep_hooks(void)
+{
+    return &hooks;
+}
+
+enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+    const struct cfi_sleep_hooks *h = hooks;
+    if (h && h->before)
+        h->before(h->data);
+    enum cfi_woken woken = cfi_futex_wait(word, expected, deadline);
+    bool go_on = true;
+    if (h && h->after)
+        go_on = h->after(h->data, woken == CFI_SIGNALLED);
+    if (!go_on)
+        return CFI_SIGNALLED;
+    return woken == CFI_SIGNALLED ? CFI_WOKEN : woken;
+}

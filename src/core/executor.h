@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* An executor as the core sees it: a table of operations and a place for its state.
+ *
+ * References: one for the user's handle (given back by cf_executor_free) and one for each counted
+ * future.  Futures of providers and of bounded pools are counted; those of unbounded pools are not,
+ * since a counter that every submit touches would be the one cache line that all cores fight for:
+ * such a pool keeps itself alive until its workers are gone (`pinned`). */
+#ifndef CFI_CORE_EXECUTOR_H
+#define CFI_CORE_EXECUTOR_H
+
+#include "../base/atomics.h"
+#include "../base/lock.h"
+
+#include <cfutures/provider.h>
+
+struct cfi_self;
+
+/* What the wait graph asks a pool of the library's own; called under the graph's lock. */
+struct cfi_pool_ops {
+    struct cfi_self *(*runner)(void *self, const cf_future *f); /* who runs it; NULL: not known */
+    bool (*has_free_worker)(
+        void *self); /* may a pending task be begun by one that is not in a wait? */
+    unsigned (*worker_count)(void *self); /* 0 for an executor that maps should not split for */
+    struct cfi_self *(*worker)(void *self, unsigned number); /* NULL: not there */
+};
+
+struct cf_executor {
+    cf_executor_ops ops;
+    void *self;
+    const struct cfi_pool_ops *pool; /* NULL: a provider's */
+    cfi_bool
+        *stop_running; /* pools: what cf_stop_requested reads beside the future; NULL: nothing */
+    bool counted;
+    uint32_t process; /* cfi_process when it was made */
+    cfi_u32 gate;     /* providers: closed bit and submits under way */
+    cfi_u64 references;
+    struct cfi_lock lock; /* guards `broken` */
+    cfi_bool is_broken;
+    cf_error broken;
+};
+
+/* The state of this process: changes in a forked child and when the process begins to exit.  An
+ * executor made under another value takes no more work. */
+extern cfi_u32 cfi_process;
+enum { CFI_EXITING = 1 };          /* bit; the rest counts forks */
+cf_status cfi_process_watch(void); /* once, before the first executor or promise */
+
+static inline bool cfi_executor_is_foreign(const cf_executor *ex)
+{
+    return cfi_load_relaxed(&cfi_process) != ex->process;
+}
+
+static inline uint16_t cfi_generation(void)
+{
+    return (uint16_t)(cfi_load_relaxed(&cfi_process) >> 1);
+}
+
+/* For pools: fills in an executor that lies inside the pool's own memory. */
+void cfi_executor_init(cf_executor *ex, const cf_executor_ops *ops, void *self,
+                       const struct cfi_pool_ops *pool, bool counted);
+void cfi_executor_ref(cf_executor *ex);
+void cfi_executor_unref(cf_executor *ex); /* the last one calls ops.destroy */
+
+/* CF_BROKEN with the reason, when it is. */
+cf_status cfi_executor_broken(cf_executor *ex);
+
+/* Submits a future that the caller has made (map does): takes over one reference when CF_OK. */
+cf_status cfi_executor_submit(cf_executor *ex, cf_future *f);
+
+#endif

@@ -1,0 +1,495 @@
+/* SPDX-License-Identifier: MIT */
+/* The state machine of future.h, references and watchers. */
+#define _POSIX_C_SOURCE 200809L
+#include "future.h"
+
+#include "../base/blocks.h"
+#include "../base/clock.h"
+#include "../base/futex.h"
+#include "../base/lock.h"
+#include "executor.h"
+#include "self.h"
+
+#include <assert.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct callback {
+    struct cfi_watcher watcher;
+    cf_done_fn *fn;
+    void *data;
+};
+
+/* ---- making and letting go --------------------------------------------------------------------
+ */
+
+/* Where the argument begins, and the size of the whole block; 0 when it does not fit into memory.
+ */
+static size_t block_size(const cf_task *task, size_t data, size_t result_size)
+{
+    if (task->arg_size > SIZE_MAX / 4 || result_size > SIZE_MAX / 4)
+        return 0;
+    size_t size = data + CFI_ALIGN(task->arg_size) + CFI_ALIGN(result_size);
+    return size < sizeof(cf_future) ? sizeof(cf_future) : size;
+}
+
+static void keep_extra(cf_future *f, const cf_task *task, size_t room)
+{
+    struct cfi_extra *extra = cfi_future_extra(f);
+    extra->task = *task;
+    extra->task.arg = cfi_future_arg(f);
+    extra->stop_at = CFI_NEVER;
+    memset(extra + 1, 0, room);
+    f->flags = CFI_HAS_EXTRA | (task->arg_destroy ? CFI_ARG_PENDING : 0);
+}
+
+cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, size_t room)
+{
+    size_t result_size = kind == CFI_KIND_BYTES ? sizeof(cf_bytes) : task->result_size;
+    size_t data =
+        extra ? sizeof(cf_future) + CFI_ALIGN(sizeof(struct cfi_extra) + room) : CFI_HEADER;
+    size_t size = block_size(task, data, result_size);
+    cf_future *f = size ? cfi_block_new(size) : NULL;
+    if (!f)
+        return NULL;
+    size_t units = cfi_block_capacity(size) / CFI_BLOCK_STEP;
+    cfi_init(&f->word, CFI_REFERENCE);
+    f->watchers = NULL;
+    f->executor = NULL;
+    f->kind = (uint8_t)kind;
+    f->flags = 0;
+    f->units = units <= CFI_BLOCK_CLASSES ? (uint16_t)units : 0;
+    f->generation = cfi_generation();
+    f->data = (uint16_t)(data / 16);
+    cfi_init(&f->u.task.place, 0);
+    f->u.task.call.fn = task->fn;
+    if (kind == CFI_KIND_BYTES)
+        f->u.task.call.bytes_fn = task->bytes_fn;
+    f->u.task.arg_size = task->arg_size;
+    f->u.task.result_size = result_size;
+    if (task->arg_size && task->arg)
+        memcpy(cfi_future_arg(f), task->arg, task->arg_size);
+    if (CFI_UNLIKELY(extra))
+        keep_extra(f, task, room);
+    return f;
+}
+
+void cfi_future_discard(cf_future *f)
+{
+    cfi_block_free(f, f->units ? (size_t)f->units * CFI_BLOCK_STEP : SIZE_MAX);
+}
+
+static void destroy_result(cf_future *f, uint64_t word)
+{
+    if (word & CFI_TAKEN)
+        return;
+    if (f->kind == CFI_KIND_BYTES)
+        cf_bytes_free(cfi_future_slot(f));
+    else if (f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->task.result_destroy)
+        cfi_future_extra(f)->task.result_destroy(cfi_future_slot(f));
+}
+
+static void destroy_failure(cf_future *f)
+{
+    struct cfi_failure *failure = &f->u.failure;
+    if (f->flags & CFI_OWNS_TEXT)
+        free((char *)(uintptr_t)failure->error.message);
+    if (failure->object && failure->object_destroy)
+        failure->object_destroy(failure->object);
+}
+
+static CFI_COLD void destroy_slow(cf_future *f, uint64_t word)
+{
+    if (cfi_state(word) == CFI_DONE_OK)
+        destroy_result(f, word);
+    else if (cfi_state(word) == CFI_DONE_FAILED)
+        destroy_failure(f);
+    cf_executor *counted = f->flags & CFI_COUNTED ? f->executor : NULL;
+    cfi_future_discard(f);
+    if (counted)
+        cfi_executor_unref(counted);
+}
+
+/* Nobody else has a reference any more. */
+static inline void destroy(cf_future *f, uint64_t word)
+{
+    if (CFI_LIKELY(cfi_state(word) == CFI_DONE_OK && f->kind == CFI_KIND_FN && f->flags == 0))
+        cfi_future_discard(f);
+    else
+        destroy_slow(f, word);
+}
+
+/* Somebody let go of a promise that was never kept: those who watch must still hear of an end. */
+static CFI_COLD void abandon(cf_future *f)
+{
+    static const cf_error abandoned = {.size = sizeof abandoned,
+                                       .status = CF_BROKEN,
+                                       .message = "nobody can settle this future any more",
+                                       .exit_code = -1};
+    if (!cf_future_cancel(f))
+        (void)cf_future_set_exception(f, &abandoned);
+}
+
+void cfi_future_drop(cf_future *f)
+{
+    uint64_t word = cfi_load_acquire(&f->word); /* pairs with the swap below by the others */
+    if (CFI_UNLIKELY(!cfi_is_final(word)) && word / CFI_REFERENCE == 1) {
+        abandon(f);
+        word = cfi_load_acquire(&f->word);
+    }
+    /* The only owner needs no swap: nobody is left who could add a reference. */
+    if (word / CFI_REFERENCE != 1)
+        word = cfi_sub_acq_rel(&f->word, CFI_REFERENCE);
+    assert(word / CFI_REFERENCE != 0);
+    if (word / CFI_REFERENCE == 1)
+        destroy(f, word);
+}
+
+cf_future *cf_future_ref(cf_future *future)
+{
+    if (future)
+        (void)cfi_add_relaxed(&future->word, CFI_REFERENCE); /* the caller's own keeps it alive */
+    return future;
+}
+
+cf_future *cf_future_unref(cf_future *future)
+{
+    if (future)
+        cfi_future_drop(future);
+    return NULL;
+}
+
+void cf_future_unref_all(cf_future **futures, size_t count)
+{
+    for (size_t i = 0; futures && i < count; i++)
+        futures[i] = cf_future_unref(futures[i]);
+}
+
+/* ---- watchers ------------------------------------------------------------------------------- */
+
+enum { STRIPES = 64 };
+static struct {
+    _Alignas(CFI_CACHE_LINE) struct cfi_lock lock;
+} stripes[STRIPES];
+
+static struct cfi_lock *stripe_of(const cf_future *f)
+{
+    return &stripes[((uintptr_t)f >> 5) % STRIPES].lock;
+}
+
+/* Sets the flag unless the state is final. */
+static bool set_flag(cf_future *f, uint32_t flag)
+{
+    uint64_t word = cfi_load_acquire(&f->word);
+    while (!cfi_is_final(word)) {
+        if (word & flag || cfi_cas_acq_rel(&f->word, &word, word | flag))
+            return true;
+    }
+    return false;
+}
+
+bool cfi_future_announce_wait(cf_future *f)
+{
+    return set_flag(f, CFI_WAITED);
+}
+
+bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher)
+{
+    struct cfi_lock *lock = stripe_of(f);
+    cfi_lock(lock);
+    /* Who settles after this sees the flag and takes the list under the lock, thus with us in it.
+     */
+    bool added = set_flag(f, CFI_WATCHED);
+    if (added) {
+        watcher->next = f->watchers;
+        f->watchers = watcher;
+    }
+    cfi_unlock(lock);
+    return added;
+}
+
+void cfi_future_unwatch(cf_future *f, struct cfi_watcher *watcher)
+{
+    struct cfi_lock *lock = stripe_of(f);
+    cfi_lock(lock);
+    for (struct cfi_watcher **at = &f->watchers; *at; at = &(*at)->next) {
+        if (*at == watcher) {
+            *at = watcher->next;
+            break;
+        }
+    }
+    cfi_unlock(lock);
+}
+
+/* Takes the watchers off, tells the wait sets, and returns the callbacks, oldest first. */
+static struct cfi_watcher *notify_sets(cf_future *f, bool failed)
+{
+    struct cfi_watcher *callbacks = NULL;
+    struct cfi_lock *lock = stripe_of(f);
+    cfi_lock(lock);
+    struct cfi_watcher *next = f->watchers;
+    f->watchers = NULL;
+    while (next) {
+        struct cfi_watcher *w = next;
+        next = w->next;
+        if (w->notify) {
+            w->notify(w, failed); /* may be gone now */
+        } else {
+            w->next = callbacks;
+            callbacks = w;
+        }
+    }
+    cfi_unlock(lock);
+    return callbacks;
+}
+
+static void run_callbacks(cf_future *f, struct cfi_watcher *callbacks)
+{
+    while (callbacks) {
+        struct callback *c = (struct callback *)callbacks;
+        callbacks = callbacks->next;
+        c->fn(f, c->data);
+        free(c);
+    }
+}
+
+cf_status cf_future_add_done_callback(cf_future *future, cf_done_fn *fn, void *data)
+{
+    if (!future || !fn)
+        return cfi_fail(CF_INVALID, "cf_future_add_done_callback: %s is NULL",
+                        future ? "fn" : "future");
+    struct callback *c = malloc(sizeof *c);
+    if (!c)
+        return cfi_fail_fixed(CF_NOMEM, "cf_future_add_done_callback: out of memory");
+    *c = (struct callback){.fn = fn, .data = data};
+    if (!cfi_future_watch(future, &c->watcher)) {
+        free(c);
+        fn(future, data);
+    }
+    return CF_OK;
+}
+
+void cfi_futures_lock_all(void)
+{
+    for (int i = 0; i < STRIPES; i++)
+        cfi_lock(&stripes[i].lock);
+}
+
+void cfi_futures_unlock_all(void)
+{
+    for (int i = 0; i < STRIPES; i++)
+        cfi_unlock(&stripes[i].lock);
+}
+
+/* ---- settling ------------------------------------------------------------------------------- */
+
+/* The final state is out and somebody may be waiting: wake, notify, call back. */
+static void announce(cf_future *f, uint64_t word, bool failed)
+{
+    if (word & CFI_WAITED)
+        cfi_futex_wake(cfi_low_half(&f->word), INT_MAX);
+    if (word & CFI_WATCHED)
+        run_callbacks(f, notify_sets(f, failed));
+}
+
+static CFI_COLD void settle_watched(cf_future *f, uint32_t final)
+{
+    uint64_t word = cfi_load_relaxed(&f->word);
+    while (!cfi_cas_acq_rel(&f->word, &word, (word & ~(uint64_t)CFI_STATE) | final))
+        ;
+    announce(f, word, final == CFI_DONE_FAILED);
+    cfi_future_drop(f);
+}
+
+/* Publishes the final state and gives a reference back, in one swap if nobody waits. */
+static inline void settle(cf_future *f, uint32_t final)
+{
+    uint64_t word = cfi_load_relaxed(&f->word);
+    while (!(word & (CFI_WAITED | CFI_WATCHED))) {
+        uint64_t settled = ((word & ~(uint64_t)CFI_STATE) | final) - CFI_REFERENCE;
+        if (cfi_cas_acq_rel(&f->word, &word,
+                            settled)) { /* release: the result, to who reads the state */
+            if (settled / CFI_REFERENCE == 0)
+                destroy(f, settled);
+            return;
+        }
+    }
+    settle_watched(f, final);
+}
+
+static void destroy_arg(cf_future *f)
+{
+    if (f->flags & CFI_ARG_PENDING) {
+        f->flags &= (uint8_t)~CFI_ARG_PENDING;
+        cfi_future_extra(f)->task.arg_destroy(cfi_future_arg(f));
+    }
+}
+
+/* Writes the failure over the task part and settles. */
+static void settle_failed(cf_future *f, const cf_error *error, bool owns_text,
+                          const struct cfi_frame *frame)
+{
+    f->u.failure = (struct cfi_failure){.error = *error};
+    f->u.failure.error.size = sizeof(cf_error);
+    if (frame) {
+        f->u.failure.object = frame->object;
+        f->u.failure.object_destroy = frame->object_destroy;
+    }
+    if (owns_text)
+        f->flags |= CFI_OWNS_TEXT;
+    settle(f, CFI_DONE_FAILED);
+}
+
+void cfi_future_fail(cf_future *f, const cf_error *error)
+{
+    destroy_arg(f);
+    char *text = error->message ? strdup(error->message) : NULL;
+    cf_error copy = *error;
+    copy.message = text ? text : cfi_plain_error(error->status)->message;
+    settle_failed(f, &copy, text != NULL, NULL);
+}
+
+void cfi_future_succeed(cf_future *f)
+{
+    destroy_arg(f);
+    settle(f, CFI_DONE_OK);
+}
+
+static bool was_asked_to_stop(cf_future *f)
+{
+    if (cfi_load_relaxed(&f->word) & CFI_STOP)
+        return true;
+    if (f->executor && f->executor->stop_running && cfi_load_relaxed(f->executor->stop_running))
+        return true;
+    return f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->stop_at != CFI_NEVER &&
+           cfi_now() >= cfi_future_extra(f)->stop_at;
+}
+
+bool cf_stop_requested(void)
+{
+    return cfi_this.frame && cfi_this.frame->future && was_asked_to_stop(cfi_this.frame->future);
+}
+
+static CFI_COLD void fail_with_code(cf_future *f, struct cfi_frame *frame, int code)
+{
+    bool stopped = was_asked_to_stop(f);
+    const char *said = frame->message_lost
+                           ? "the task failed, and there was no memory for what it said"
+                       : stopped ? "the task stopped as it was asked to"
+                                 : "the task returned a non-zero code";
+    cf_error error = {.status = stopped ? CF_STOPPED : CF_FAILED,
+                      .code = code,
+                      .message = frame->message ? frame->message : said,
+                      .exit_code = -1};
+    if (f->kind == CFI_KIND_BYTES)
+        cf_bytes_free(cfi_future_slot(f));
+    settle_failed(f, &error, frame->message != NULL, frame);
+}
+
+/* A task that said why it fails and then did not fail. */
+static CFI_COLD void drop_what_was_raised(struct cfi_frame *frame)
+{
+    free(frame->message);
+    if (frame->object && frame->object_destroy)
+        frame->object_destroy(frame->object);
+}
+
+static int call(cf_future *f)
+{
+    if (CFI_LIKELY(f->kind == CFI_KIND_FN))
+        return f->u.task.call.fn(cfi_future_arg(f), cfi_future_slot(f));
+    cf_bytes *result = cfi_future_slot(f);
+    *result = (cf_bytes){NULL, 0};
+    return f->u.task.call.bytes_fn(cfi_future_arg(f), f->u.task.arg_size, result);
+}
+
+void cfi_future_execute(cf_future *f)
+{
+    struct cfi_frame frame;
+    cfi_frame_push(&frame, f);
+    if (f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->task.run_limit_ns > 0)
+        cfi_future_extra(f)->stop_at = cfi_deadline(cfi_future_extra(f)->task.run_limit_ns);
+    int code = call(f);
+    cfi_frame_pop(&frame);
+    destroy_arg(f);
+    if (CFI_UNLIKELY(code != 0)) {
+        fail_with_code(f, &frame, code);
+        return;
+    }
+    if (CFI_UNLIKELY(frame.message || frame.object))
+        drop_what_was_raised(&frame);
+    settle(f, CFI_DONE_OK);
+}
+
+/* ---- asking and cancelling
+ * ------------------------------------------------------------------------ */
+
+static uint32_t state_of(const cf_future *f)
+{
+    return f ? cfi_state(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->word)) : CFI_PENDING;
+}
+
+bool cf_future_cancelled(const cf_future *future)
+{
+    return state_of(future) == CFI_DONE_CANCELLED;
+}
+
+bool cf_future_running(const cf_future *future)
+{
+    uint32_t state = state_of(future);
+    return state == CFI_RUNNING || state == CFI_SETTLING;
+}
+
+bool cf_future_done(const cf_future *future)
+{
+    return state_of(future) & CFI_FINAL;
+}
+
+bool cf_future_cancel(cf_future *future)
+{
+    if (!future)
+        return false;
+    uint64_t word = cfi_load_acquire(&future->word);
+    while (cfi_state(word) == CFI_PENDING) {
+        if (!cfi_cas_acq_rel(&future->word, &word, word | CFI_DONE_CANCELLED))
+            continue;
+        destroy_arg(future);
+        if (future->flags & CFI_NOTIFIES)
+            future->executor->ops.cancelled(future->executor->self, future);
+        announce(future, word, false); /* to FIRST_EXCEPTION a cancel is no failure */
+        return true;
+    }
+    return cfi_state(word) == CFI_DONE_CANCELLED;
+}
+
+bool cf_future_stop(cf_future *future, int64_t grace_ns)
+{
+    if (!future || cfi_future_is_done(future))
+        return false;
+    if (cf_future_cancel(future))
+        return true;
+    if (!set_flag(future, CFI_STOP))
+        return false;
+    cf_executor *ex = future->executor;
+    if (ex && ex->counted && ex->ops.stop)
+        return ex->ops.stop(ex->self, future, grace_ns);
+    return true;
+}
+
+const cf_error *cfi_future_error(const cf_future *f)
+{
+    return state_of(f) == CFI_DONE_CANCELLED ? cfi_plain_error(CF_CANCELLED) : &f->u.failure.error;
+}
+
+const cf_error *cf_future_exception(cf_future *future)
+{
+    uint32_t state = state_of(future);
+    return state == CFI_DONE_FAILED || state == CFI_DONE_CANCELLED ? cfi_future_error(future)
+                                                                   : NULL;
+}
+
+void *cf_future_exception_object(const cf_future *future)
+{
+    return state_of(future) == CFI_DONE_FAILED ? future->u.failure.object : NULL;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/* A future is its task: header, argument and result are one block.
+ *
+ * States, all changes by compare-and-swap on `word`, which also counts the references:
+ *
+ *     PENDING --claim--> RUNNING --settle--> OK | FAILED
+ *        |                  ^ `--(promise)--> SETTLING --> OK | FAILED
+ *        `--cancel--> CANCELLED
+ *
+ * WAITED: somebody sleeps on the low half of the word.  WATCHED: there is a list of watchers
+ * (callbacks, wait sets).  STOP: the task was asked to stop.  TAKEN: the result was moved out.
+ *
+ * Who owns what.  A future is submitted with two references: the submitter's and the executor's.
+ * Who claims it takes over the executor's, and settling gives it back: when nobody waits, in the
+ * same swap that publishes the state, so that a task costs two swaps.  Until it is claimed the task
+ * part belongs to nobody; then to the runner; once the state is final nothing in it changes, and
+ * the release of that swap pairs with the acquire of whoever reads a final state.
+ *
+ * A failure is written over the task part (function, sizes, argument, result: nobody needs them any
+ * more), so failing needs no memory and cannot fail.
+ *
+ * `watchers` is guarded by one of a few locks chosen by the future's address.  A watcher is added
+ * under that lock after a look at the state; who settles takes the list under the same lock, after
+ * the final state is out.  So each watcher is either refused or notified, never both, never
+ * neither. Wait sets are notified under the lock (so they can be taken down under it); callbacks
+ * run after it. */
+#ifndef CFI_CORE_FUTURE_H
+#define CFI_CORE_FUTURE_H
+
+#include "../base/atomics.h"
+#include "error.h"
+
+#include <cfutures/provider.h>
+
+enum {
+    CFI_PENDING = 0,
+    CFI_RUNNING = 1,
+    CFI_SETTLING = 2,
+    CFI_DONE_OK = 4, /* from here on final: tested by this bit */
+    CFI_DONE_FAILED = 5,
+    CFI_DONE_CANCELLED = 6,
+    CFI_STATE = 7,
+    CFI_FINAL = 4,
+    CFI_WAITED = 8,
+    CFI_WATCHED = 16,
+    CFI_STOP = 32,
+    CFI_TAKEN = 64
+};
+#define CFI_REFERENCE (UINT64_C(1) << 32)
+
+enum cfi_kind { CFI_KIND_FN, CFI_KIND_BYTES, CFI_KIND_PROMISE };
+
+enum {
+    CFI_HAS_EXTRA = 1,   /* a struct cfi_extra lies behind the result                             */
+    CFI_OWNS_TEXT = 2,   /* the failure's message was malloc'ed                                   */
+    CFI_COUNTED = 4,     /* holds a reference on its executor                                     */
+    CFI_ARG_PENDING = 8, /* arg_destroy has still to be called                                    */
+    CFI_NOTIFIES = 16    /* its executor wants to hear of a cancel                                */
+};
+
+/* A callback or a member of a wait set: what hears of the end. */
+struct cfi_watcher {
+    struct cfi_watcher *next;
+    /* Wait sets: called under the lock.  NULL: it is a callback. */
+    void (*notify)(struct cfi_watcher *watcher, bool failed);
+};
+
+struct cfi_failure {
+    cf_error error;
+    void *object;
+    void (*object_destroy)(void *object);
+};
+
+/* What a task is until it has run. */
+struct cfi_task_part {
+    cfi_u64 place; /* where it runs: written by its pool (0: not known) */
+    union {
+        cf_fn *fn;
+        cf_bytes_fn *bytes_fn;
+    } call;
+    size_t arg_size;
+    size_t result_size;
+};
+
+struct cf_future {
+    cfi_u64 word;
+    struct cfi_watcher *watchers;
+    cf_executor *executor; /* NULL: a promise */
+    uint8_t kind;
+    uint8_t flags;
+    uint16_t units; /* the block's size in steps of CFI_BLOCK_STEP; 0: larger than any cached one */
+    uint16_t generation; /* of the process that made it: in a forked child it can never settle */
+    uint16_t data;       /* where the argument begins, in steps of 16 bytes */
+    union {
+        struct cfi_task_part task;
+        struct cfi_failure failure;
+    } u;
+};
+
+/* What few tasks have: destroy functions, limits, a priority, a provider's room behind it. */
+struct cfi_extra {
+    cf_task task;    /* as submitted; arg points to the copy */
+    int64_t stop_at; /* deadline of run_limit_ns once it runs */
+};
+
+/* A block: header (64 bytes) | extra and room, from offset 96 on | argument | result. */
+enum { CFI_HEADER = offsetof(cf_future, u) + sizeof(struct cfi_task_part) };
+#define CFI_ALIGN(n) (((n) + 15) & ~(size_t)15)
+
+static inline void *cfi_future_arg(cf_future *f)
+{
+    return (char *)f + (size_t)f->data * 16;
+}
+
+static inline void *cfi_future_slot(cf_future *f)
+{
+    return (char *)cfi_future_arg(f) + CFI_ALIGN(f->u.task.arg_size);
+}
+
+static inline struct cfi_extra *cfi_future_extra(cf_future *f)
+{
+    return (struct cfi_extra *)(void *)(f + 1); /* only with CFI_HAS_EXTRA */
+}
+
+static inline uint32_t cfi_state(uint64_t word)
+{
+    return (uint32_t)word & CFI_STATE;
+}
+static inline bool cfi_is_final(uint64_t word)
+{
+    return word & CFI_FINAL;
+}
+
+/* Has it ended?  Acquire: pairs with the swap that settled it. */
+static inline bool cfi_future_is_done(const cf_future *f)
+{
+    return cfi_is_final(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->word));
+}
+
+/* ---- making (task.c) and letting go --------------------------------------------------------- */
+
+/* A pending future with one reference and a copy of the argument.  `extra` says whether the whole
+ * cf_task is kept, with `room` bytes behind it.  NULL: out of memory, or the sizes overflow. */
+cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, size_t room);
+
+/* Gives one reference back; the last one destroys what the future owns. */
+void cfi_future_drop(cf_future *f);
+
+/* A future that was never handed out: its block goes, nothing is destroyed. */
+void cfi_future_discard(cf_future *f);
+
+/* ---- the runner's side ------------------------------------------------------------------------
+ */
+
+/* PENDING -> RUNNING; false: somebody else was faster (the reference is still the caller's). */
+static inline bool cfi_future_claim(cf_future *f)
+{
+    uint64_t word = cfi_load_relaxed(&f->word);
+    while (cfi_state(word) == CFI_PENDING) {
+        if (cfi_cas_acq_rel(&f->word, &word,
+                            word + CFI_RUNNING)) /* acquire: pairs with the submit */
+            return true;
+    }
+    return false;
+}
+
+/* Runs a claimed task on this thread and settles it.  Takes over one reference. */
+void cfi_future_execute(cf_future *f);
+
+/* Settle a running (or settling) future without running it.  Take over one reference. */
+void cfi_future_fail(cf_future *f, const cf_error *error);
+void cfi_future_succeed(cf_future *f);
+
+/* ---- waiters and watchers
+ * ----------------------------------------------------------------------------------- */
+
+/* From now on whoever settles wakes the sleepers on the word; false: the future is done. */
+bool cfi_future_announce_wait(cf_future *f);
+
+/* Adds a watcher; false: the future is done and the watcher was not added. */
+bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher);
+
+/* Removes a wait set's watcher.  When this returns nobody is notifying it. */
+void cfi_future_unwatch(cf_future *f, struct cfi_watcher *watcher);
+
+/* Around a fork. */
+void cfi_futures_lock_all(void);
+void cfi_futures_unlock_all(void);
+
+/* The error of a future that is done and has no result. */
+const cf_error *cfi_future_error(const cf_future *f);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* The provider's side of a future: making a bare one, starting it, settling it from outside. */
+#include "executor.h"
+#include "future.h"
+#include "self.h"
+
+#include <string.h>
+
+cf_status cf_future_new(size_t result_size, void (*result_destroy)(void *result), cf_future **ret)
+{
+    if (!ret)
+        return cfi_fail(CF_INVALID, "cf_future_new: ret is NULL");
+    cf_status s = cfi_process_watch();
+    if (s != CF_OK)
+        return s;
+    const cf_task task = {.result_size = result_size, .result_destroy = result_destroy};
+    cf_future *f = cfi_future_make(CFI_KIND_PROMISE, &task, result_destroy != NULL, 0);
+    if (!f)
+        return cfi_fail_fixed(CF_NOMEM, "cf_future_new: out of memory");
+    memset(cfi_future_slot(f), 0, result_size);
+    *ret = f;
+    return CF_OK;
+}
+
+bool cf_future_start(cf_future *future)
+{
+    return future && cfi_future_claim(future);
+}
+
+void *cf_future_slot(cf_future *future)
+{
+    return future && !cfi_future_is_done(future) ? cfi_future_slot(future) : NULL;
+}
+
+/* Wins the right to settle; others then see a running future. */
+static bool begin_settling(cf_future *f)
+{
+    uint64_t word = cfi_load_relaxed(&f->word);
+    while (cfi_state(word) == CFI_PENDING || cfi_state(word) == CFI_RUNNING) {
+        uint64_t settling = (word & ~(uint64_t)CFI_STATE) | CFI_SETTLING;
+        if (cfi_cas_acq_rel(&f->word, &word,
+                            settling)) /* acquire: pairs with who made or started it */
+            return true;
+    }
+    return false;
+}
+
+static cf_status already_settled(void)
+{
+    return cfi_fail_fixed(CF_INVALID, "the future is settled already");
+}
+
+cf_status cf_future_set_result(cf_future *future, const void *result)
+{
+    if (!future)
+        return cfi_fail(CF_INVALID, "cf_future_set_result: future is NULL");
+    if (!begin_settling(future))
+        return already_settled();
+    if (result)
+        memcpy(cfi_future_slot(future), result, future->u.task.result_size);
+    cfi_future_succeed(cf_future_ref(future));
+    return CF_OK;
+}
+
+cf_status cf_future_set_exception(cf_future *future, const cf_error *error)
+{
+    if (!future || !error)
+        return cfi_fail(CF_INVALID, "cf_future_set_exception: %s is NULL",
+                        future ? "error" : "future");
+    cf_error copy;
+    cf_status s = cfi_options_copy(&copy, sizeof copy, sizeof copy, error, "cf_error");
+    if (s != CF_OK)
+        return s;
+    if (copy.status <= CF_OK || copy.status == CF_CANCELLED || copy.status > CF_SYSTEM)
+        return cfi_fail(CF_INVALID, "cf_error: %s is no failure", cf_status_name(copy.status));
+    if (!begin_settling(future))
+        return already_settled();
+    cfi_future_fail(cf_future_ref(future), &copy);
+    return CF_OK;
+}
+
+const cf_task *cf_future_task(const cf_future *future)
+{
+    if (!future || future->kind == CFI_KIND_PROMISE || !(future->flags & CFI_HAS_EXTRA) ||
+        cfi_future_is_done(future))
+        return NULL;
+    return &cfi_future_extra((cf_future *)(uintptr_t)future)->task;
+}
+
+void *cf_future_room(cf_future *future)
+{
+    return future && future->flags & CFI_HAS_EXTRA ? cfi_future_extra(future) + 1 : NULL;
+}
+
+void cf_future_run(cf_future *future)
+{
+    if (future && future->kind != CFI_KIND_PROMISE && cfi_future_claim(future))
+        cfi_future_execute(cf_future_ref(future));
+}

@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: MIT */
+/* Waiting for several futures at once: cf_wait and cf_as_completed.
+ *
+ * Each future that is not done gets a watcher of the set; whoever settles it calls the watcher's
+ * notify under the future's watcher lock.  So the cost is one registration a future and one
+ * notification a completion, whatever the number.
+ *
+ * cf_wait sleeps on one token, which the completion that satisfies the rule leaves: one wake-up for
+ * any number of futures.  as_completed collects what is done in a list under a lock of its own; the
+ * consumer takes it off under that lock, after which nobody touches the iterator for that future.
+ */
+#include "../base/clock.h"
+#include "../base/lock.h"
+#include "../base/park.h"
+#include "executor.h"
+#include "wait.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- cf_wait
+ * -------------------------------------------------------------------------------------- */
+
+struct set {
+    cfi_i64 needed; /* completions until the rule holds; at 0 or less it does */
+    bool failure_ends;
+    struct cfi_parker parker; /* gets its token when `needed` crosses 0 */
+};
+
+struct member {
+    struct cfi_watcher watcher;
+    struct set *set;
+};
+
+static void notify_member(struct cfi_watcher *watcher, bool failed)
+{
+    struct set *set = ((struct member *)watcher)->set;
+    int64_t weight = failed && set->failure_ends ? INT64_MAX / 4 : 1;
+    int64_t before = cfi_sub_acq_rel(&set->needed, weight);
+    if (before > 0 && before <= weight)
+        cfi_unpark(&set->parker); /* from here on the set may be gone */
+}
+
+struct tally {
+    size_t present, done, failed;
+};
+
+static struct tally tally(cf_future *const *futures, size_t count)
+{
+    struct tally t = {0, 0, 0};
+    for (size_t i = 0; i < count; i++) {
+        if (!futures[i])
+            continue;
+        uint64_t word =
+            cfi_load_acquire(&futures[i]->word); /* pairs with the swap that settled it */
+        t.present++;
+        t.done += cfi_is_final(word);
+        t.failed += cfi_state(word) == CFI_DONE_FAILED;
+    }
+    return t;
+}
+
+static bool holds(struct tally t, cf_return_when rule)
+{
+    return t.done == t.present || (rule == CF_FIRST_COMPLETED && t.done > 0) ||
+           (rule == CF_FIRST_EXCEPTION && t.failed > 0);
+}
+
+static bool is_foreign(cf_future *const *futures, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (futures[i] && !cfi_future_is_done(futures[i]) &&
+            futures[i]->generation != cfi_generation())
+            return true;
+    }
+    return false;
+}
+
+static bool spin_for_token(struct cfi_parker *parker)
+{
+    for (int i = 0; i < cfi_spins && !cfi_has_token(parker); i++)
+        cfi_pause();
+    return cfi_has_token(parker);
+}
+
+static cf_status park_in_graph(struct cfi_parker *parker, const struct cfi_wait *wait,
+                               int64_t deadline)
+{
+    if (spin_for_token(parker))
+        return cfi_park(parker, CFI_NEVER) == CFI_WOKEN ? CF_OK : CF_INTERRUPTED;
+    cf_status s = cfi_wait_begin(wait);
+    if (s != CF_OK)
+        return s;
+    enum cfi_woken woken = cfi_park(parker, deadline);
+    cfi_wait_end();
+    return woken == CFI_WOKEN ? CF_OK : cfi_fail_woken(woken, "the futures were not done in time");
+}
+
+/* Registers with every future, sleeps once, and takes back what has not been notified. */
+static cf_status sleep_for(struct member *members, cf_future *const *futures, size_t count,
+                           cf_return_when rule, int64_t deadline)
+{
+    struct tally t = tally(futures, count);
+    if (holds(t, rule))
+        return CF_OK;
+    struct set set = {.failure_ends = rule == CF_FIRST_EXCEPTION};
+    cfi_init(&set.needed, rule == CF_FIRST_COMPLETED ? 1 : (int64_t)t.present);
+    size_t registered = 0;
+    for (; registered < count && !cfi_has_token(&set.parker); registered++) {
+        struct member *m = &members[registered];
+        cf_future *f = futures[registered];
+        *m = (struct member){{NULL, notify_member}, &set};
+        if (f && !cfi_future_watch(f, &m->watcher))
+            notify_member(&m->watcher, cf_future_exception(f) && !cf_future_cancelled(f));
+    }
+    const struct cfi_wait wait = {futures, count, rule != CF_ALL_COMPLETED};
+    cf_status s = park_in_graph(&set.parker, &wait, deadline);
+    if (s == CF_OK && rule == CF_ALL_COMPLETED)
+        return CF_OK; /* all have been notified: nothing to take back */
+    for (size_t i = 0; i < registered; i++) {
+        if (futures[i])
+            cfi_future_unwatch(futures[i], &members[i].watcher);
+    }
+    return s;
+}
+
+/* Inside a task: runs what is awaited, as long as the rule does not hold. */
+static void help_all(cf_future *const *futures, size_t count, cf_return_when rule, int64_t deadline)
+{
+    for (size_t i = 0; i < count; i++) {
+        while (futures[i] && !cfi_future_is_done(futures[i]) && cfi_wait_help(futures[i])) {
+            if (cfi_deadline_passed(deadline) ||
+                (rule != CF_ALL_COMPLETED && holds(tally(futures, count), rule)))
+                return;
+        }
+    }
+}
+
+static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_when rule,
+                             int64_t timeout_ns)
+{
+    if (timeout_ns <= 0)
+        return cfi_fail_fixed(CF_TIMEOUT, "the futures are not done");
+    if (is_foreign(futures, count))
+        return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
+    int64_t deadline = cfi_deadline(timeout_ns);
+    if (cfi_is_waited_for())
+        help_all(futures, count, rule, deadline);
+    struct member few[16], *members = few;
+    if (count > sizeof few / sizeof *few)
+        members = malloc(count * sizeof *members);
+    if (!members)
+        return cfi_fail(CF_NOMEM, "cf_wait: out of memory for %zu futures", count);
+    cf_status s = sleep_for(members, futures, count, rule, deadline);
+    if (members != few)
+        free(members);
+    return s;
+}
+
+cf_status cf_wait(cf_future *const *futures, size_t count, cf_return_when return_when,
+                  int64_t timeout_ns, size_t *ret_done)
+{
+    if (!futures && count)
+        return cfi_fail(CF_INVALID, "cf_wait: futures is NULL, but count is %zu", count);
+    if (count > SIZE_MAX / 2 / sizeof(struct member))
+        return cfi_fail(CF_INVALID, "cf_wait: count %zu is too large", count);
+    if ((int)return_when < CF_ALL_COMPLETED || return_when > CF_FIRST_EXCEPTION)
+        return cfi_fail(CF_INVALID, "cf_wait: return_when %d is unknown", (int)return_when);
+    struct tally t = tally(futures, count);
+    cf_status s = CF_OK;
+    if (!holds(t, return_when)) {
+        s = wait_longer(futures, count, return_when, timeout_ns);
+        t = tally(futures, count);
+    }
+    if (ret_done && (s == CF_OK || s == CF_TIMEOUT))
+        *ret_done = t.done;
+    return s;
+}
+
+/* ---- cf_as_completed
+ * ------------------------------------------------------------------------------ */
+
+struct entry {
+    struct cfi_watcher watcher;
+    struct cf_completed *owner;
+    struct entry *next; /* in the list of those that are done */
+};
+
+struct cf_completed {
+    struct cfi_lock lock; /* guards the list */
+    struct entry *first, **last;
+    struct cfi_parker parker;
+    int64_t deadline;
+    size_t total, left; /* different futures; those not yet given out */
+    size_t count;
+    size_t helped;   /* entries before this one have begun */
+    bool is_foreign; /* one of them can never settle in this process */
+    uint16_t generation;
+    cf_future **futures; /* a reference each; NULL once given out */
+    struct entry entries[];
+};
+
+static void append(struct cf_completed *c, struct entry *e)
+{
+    e->next = NULL;
+    *c->last = e;
+    c->last = &e->next;
+}
+
+static void notify_entry(struct cfi_watcher *watcher, bool failed)
+{
+    (void)failed;
+    struct entry *e = (struct entry *)watcher;
+    struct cf_completed *c = e->owner;
+    cfi_lock(&c->lock);
+    append(c, e);
+    cfi_unpark(&c->parker);
+    cfi_unlock(&c->lock); /* our last touch: the consumer gets at the entry only after it */
+}
+
+/* Marks which entries are the first of their future: a table of twice their number, open
+ * addressing. */
+static cf_status find_duplicates(cf_future *const *futures, size_t count, cf_future **unique)
+{
+    size_t slots = 4;
+    while (slots < 2 * count)
+        slots *= 2;
+    cf_future **table = calloc(slots, sizeof *table);
+    if (!table)
+        return cfi_fail_fixed(CF_NOMEM, "cf_as_completed: out of memory");
+    for (size_t i = 0; i < count; i++) {
+        cf_future *f = futures[i];
+        size_t at = ((uintptr_t)f >> 5) * UINT64_C(0x9e3779b97f4a7c15) >> 20 & (slots - 1);
+        while (table[at] && table[at] != f)
+            at = (at + 1) & (slots - 1);
+        unique[i] = table[at] ? NULL : f;
+        table[at] = f;
+    }
+    free(table);
+    return CF_OK;
+}
+
+static struct cf_completed *completed_new(size_t count, int64_t timeout_ns)
+{
+    struct cf_completed *c =
+        calloc(1, sizeof *c + count * (sizeof(struct entry) + sizeof(cf_future *)));
+    if (!c)
+        return NULL;
+    c->last = &c->first;
+    c->deadline = cfi_deadline(timeout_ns);
+    c->generation = cfi_generation();
+    c->count = count;
+    c->futures = (cf_future **)(void *)(c->entries + count);
+    return c;
+}
+
+static void watch_all(struct cf_completed *c)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        if (!c->futures[i])
+            continue;
+        cf_future_ref(c->futures[i]);
+        c->total++;
+        c->entries[i].owner = c;
+        c->entries[i].watcher.notify = notify_entry;
+        if (cfi_future_is_done(c->futures[i]) ||
+            !cfi_future_watch(c->futures[i], &c->entries[i].watcher))
+            notify_entry(&c->entries[i].watcher, false);
+    }
+    c->left = c->total;
+    c->is_foreign = is_foreign(c->futures, c->count);
+}
+
+cf_status cf_as_completed(cf_future *const *futures, size_t count, int64_t timeout_ns,
+                          cf_completed **ret)
+{
+    if (!ret || (!futures && count))
+        return cfi_fail(CF_INVALID, "cf_as_completed: %s is NULL", ret ? "futures" : "ret");
+    if (count > SIZE_MAX / 4 / sizeof(struct entry))
+        return cfi_fail(CF_INVALID, "cf_as_completed: count %zu is too large", count);
+    struct cf_completed *c = completed_new(count, timeout_ns);
+    if (!c)
+        return cfi_fail(CF_NOMEM, "cf_as_completed: out of memory for %zu futures", count);
+    cf_status s = find_duplicates(futures, count, c->futures);
+    if (s != CF_OK) {
+        free(c);
+        return s;
+    }
+    watch_all(c);
+    *ret = c;
+    return CF_OK;
+}
+
+static struct entry *take_first(struct cf_completed *c)
+{
+    cfi_lock(&c->lock);
+    struct entry *e = c->first;
+    if (e) {
+        c->first = e->next;
+        if (!c->first)
+            c->last = &c->first;
+    }
+    cfi_unlock(&c->lock);
+    return e;
+}
+
+/* Inside a task: runs one of the awaited. */
+static bool help_one(struct cf_completed *c)
+{
+    for (; c->helped < c->count; c->helped++) {
+        cf_future *f = c->futures[c->helped];
+        if (f && !cfi_future_is_done(f) && cfi_wait_help(f))
+            return true;
+    }
+    return false;
+}
+
+/* Until something is in the list. */
+static cf_status await_entry(struct cf_completed *c)
+{
+    if (cfi_deadline_passed(c->deadline))
+        return cfi_fail(CF_TIMEOUT, "%zu (of %zu) futures unfinished", c->left, c->total);
+    if (c->is_foreign || c->generation != cfi_generation())
+        return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
+    if (cfi_is_waited_for() && help_one(c))
+        return CF_OK;
+    const struct cfi_wait wait = {c->futures, c->count, true};
+    cf_status s = park_in_graph(&c->parker, &wait, c->deadline);
+    return s == CF_TIMEOUT ? cfi_fail(s, "%zu (of %zu) futures unfinished", c->left, c->total) : s;
+}
+
+cf_status cf_completed_next(cf_completed *completed, size_t *ret_index)
+{
+    if (!completed || !ret_index)
+        return cfi_fail(CF_INVALID, "cf_completed_next: %s is NULL",
+                        completed ? "ret_index" : "completed");
+    if (completed->left == 0)
+        return CF_END;
+    struct entry *e;
+    while (!(e = take_first(completed))) {
+        cf_status s = await_entry(completed);
+        if (s != CF_OK)
+            return s;
+    }
+    size_t index = (size_t)(e - completed->entries);
+    completed->left--;
+    completed->futures[index] = cf_future_unref(completed->futures[index]);
+    *ret_index = index;
+    return CF_OK;
+}
+
+cf_completed *cf_completed_free(cf_completed *completed)
+{
+    if (!completed)
+        return NULL;
+    for (size_t i = 0; i < completed->count; i++) {
+        if (!completed->futures[i])
+            continue;
+        cfi_future_unwatch(completed->futures[i], &completed->entries[i].watcher);
+        cf_future_unref(completed->futures[i]);
+    }
+    free(completed);
+    return NULL;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* What a task function may call: its bytes, its error. */
+#define _POSIX_C_SOURCE 200809L
+#include "error.h"
+#include "self.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+cf_status cf_bytes_resize(cf_bytes *bytes, size_t size)
+{
+    if (!bytes)
+        return cfi_fail(CF_INVALID, "cf_bytes_resize: bytes is NULL");
+    if (size == 0) {
+        cf_bytes_free(bytes);
+        return CF_OK;
+    }
+    void *data = realloc(bytes->data, size);
+    if (!data)
+        return cfi_fail(CF_NOMEM, "cf_bytes_resize: out of memory for %zu bytes", size);
+    *bytes = (cf_bytes){data, size};
+    return CF_OK;
+}
+
+void cf_bytes_free(cf_bytes *bytes)
+{
+    if (!bytes)
+        return;
+    free(bytes->data);
+    *bytes = (cf_bytes){NULL, 0};
+}
+
+/* The later of two cf_raise in one task counts. */
+static void forget(struct cfi_frame *frame)
+{
+    free(frame->message);
+    frame->message = NULL;
+    frame->message_lost = false;
+    if (frame->object && frame->object_destroy)
+        frame->object_destroy(frame->object);
+    frame->object = NULL;
+}
+
+int cf_raise(int code, const char *format, ...)
+{
+    struct cfi_frame *frame = cfi_this.frame;
+    if (frame) {
+        char text[512], *copy = NULL;
+        va_list args;
+        va_start(args, format);
+        int length = vsnprintf(text, sizeof text, format, args);
+        va_end(args);
+        if (length >= 0) /* cut at 511 bytes */
+            copy = strdup(text);
+        forget(frame);
+        frame->message = copy;
+        frame->message_lost = !copy;
+    }
+    return code ? code : -1; /* raising must fail */
+}
+
+int cf_raise_object(int code, void *object, void (*destroy)(void *object))
+{
+    struct cfi_frame *frame = cfi_this.frame;
+    if (frame) {
+        forget(frame);
+        frame->object = object;
+        frame->object_destroy = destroy;
+    } else if (object && destroy) {
+        destroy(object); /* outside a task nobody would own it */
+    }
+    return code ? code : -1;
+}

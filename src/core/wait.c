@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* Waiting for one future, helping, and the wait graph.
+ *
+ * A wait inside a task first helps (the pool runs the awaited task, or tasks below it, on this
+ * thread), then spins briefly, then sleeps.  Before a thread that runs a task sleeps it enters what
+ * it waits for into the graph and walks: from each awaited future to the thread that runs it, on to
+ * what that thread waits for.  If no path leads to something that can still happen, the wait would
+ * never end: CF_DEADLOCK.  Whoever closes a cycle sees it, since entering and walking is one step
+ * under one lock.  The lock is taken only before a sleep in a task; a pool takes it before its
+ * memory goes, so what an unsettled future points to stays while the walk goes on. */
+#include "wait.h"
+
+#include "../base/clock.h"
+#include "../base/lock.h"
+#include "executor.h"
+
+int cfi_spins;
+
+/* ---- the graph --------------------------------------------------------------------------------
+ */
+
+static struct cfi_lock graph;
+enum { WALK_LIMIT = 100000 }; /* steps; beyond it a wait is taken to be able to end */
+
+void cfi_wait_graph_lock(void)
+{
+    cfi_lock(&graph);
+}
+void cfi_wait_graph_unlock(void)
+{
+    cfi_unlock(&graph);
+}
+
+static bool can_end(const struct cfi_wait *wait, int *steps);
+
+static bool can_go_on(struct cfi_self *self, int *steps)
+{
+    if (!self || !self->waiting)
+        return true;
+    if (self->visited) /* a cycle leads back here: it does not end by itself */
+        return false;
+    self->visited = true;
+    bool can = can_end(self->waiting, steps);
+    self->visited = false;
+    return can;
+}
+
+/* A pending task begins when any of its pool's workers comes to it. */
+static bool can_begin(const cf_executor *ex, int *steps)
+{
+    if (ex->pool->has_free_worker(ex->self))
+        return true;
+    for (unsigned i = 0; i < ex->pool->worker_count(ex->self); i++) {
+        struct cfi_self *worker = ex->pool->worker(ex->self, i);
+        if (worker && can_go_on(worker, steps))
+            return true;
+    }
+    return false;
+}
+
+static bool can_finish(const cf_future *f, int *steps)
+{
+    uint32_t state = cfi_state(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->word));
+    const cf_executor *ex = f->executor;
+    if (state & CFI_FINAL || !ex || !ex->pool || ++*steps > WALK_LIMIT)
+        return true; /* promises and providers: nobody knows, so they may */
+    return state == CFI_PENDING ? can_begin(ex, steps)
+                                : can_go_on(ex->pool->runner(ex->self, f), steps);
+}
+
+static bool can_end(const struct cfi_wait *wait, int *steps)
+{
+    for (size_t i = 0; i < wait->count; i++) {
+        if (wait->futures[i] && can_finish(wait->futures[i], steps) == wait->any)
+            return wait->any;
+    }
+    return !wait->any;
+}
+
+cf_status cfi_wait_begin(const struct cfi_wait *wait)
+{
+    if (!cfi_is_waited_for())
+        return CF_OK;
+    int steps = 0;
+    cfi_lock(&graph);
+    cfi_this.waiting = wait;
+    bool can = can_go_on(&cfi_this, &steps);
+    if (!can)
+        cfi_this.waiting = NULL;
+    cfi_unlock(&graph);
+    return can ? CF_OK
+               : cfi_fail_fixed(
+                     CF_DEADLOCK,
+                     "waiting here could never end: what is waited for waits for this task");
+}
+
+void cfi_wait_end(void)
+{
+    if (!cfi_is_waited_for())
+        return;
+    cfi_lock(&graph);
+    cfi_this.waiting = NULL;
+    cfi_unlock(&graph);
+}
+
+/* ---- helping
+ * ------------------------------------------------------------------------------------- */
+
+static bool runs_task_of(const cf_executor *ex)
+{
+    for (const struct cfi_frame *frame = cfi_this.frame; frame; frame = frame->below) {
+        if (frame->future && frame->future->executor == ex)
+            return true;
+    }
+    return false;
+}
+
+bool cfi_wait_help(cf_future *f)
+{
+    cf_executor *ex = f->executor;
+    if (!ex || (cfi_this.executor != ex && !runs_task_of(ex)))
+        return false;
+    return ex->ops.help &&
+           ex->ops.help(ex->self, f); /* ours: it lives as long as we run its tasks */
+}
+
+/* ---- one future
+ * ------------------------------------------------------------------------------------ */
+
+cf_status cfi_fail_woken(enum cfi_woken woken, const char *timeout_message)
+{
+    if (woken == CFI_SIGNALLED)
+        return cfi_fail_fixed(CF_INTERRUPTED, "a wait hook ended the wait");
+    return cfi_fail_fixed(CF_TIMEOUT, timeout_message);
+}
+
+static cf_status timed_out(void)
+{
+    return cfi_fail_fixed(CF_TIMEOUT, "the future was not done in time");
+}
+
+static bool spin(const cf_future *f)
+{
+    for (int i = 0; i < cfi_spins; i++) {
+        if (cfi_future_is_done(f))
+            return true;
+        cfi_pause();
+    }
+    return false;
+}
+
+static cf_status sleep_until_done(cf_future *f, int64_t deadline)
+{
+    while (cfi_future_announce_wait(f)) {
+        uint64_t word = cfi_load_acquire(&f->word); /* pairs with the swap that settles */
+        if (cfi_is_final(word))
+            break;
+        enum cfi_woken woken = cfi_sleep(cfi_low_half(&f->word), (uint32_t)word, deadline);
+        if (woken != CFI_WOKEN && !cfi_future_is_done(f))
+            return woken == CFI_TIMED_OUT ? timed_out() : cfi_fail_woken(woken, "");
+    }
+    return CF_OK;
+}
+
+cf_status cfi_await(cf_future *f, int64_t timeout_ns)
+{
+    if (timeout_ns <= 0)
+        return timed_out();
+    if (f->generation != cfi_generation())
+        return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
+    int64_t deadline = cfi_deadline(timeout_ns);
+    if (cfi_is_waited_for()) {
+        while (!cfi_future_is_done(f) && cfi_wait_help(f)) {
+            if (cfi_deadline_passed(deadline))
+                break;
+        }
+    }
+    if (spin(f))
+        return CF_OK;
+    const struct cfi_wait wait = {.futures = &f, .count = 1};
+    cf_status s = cfi_wait_begin(&wait);
+    if (s != CF_OK)
+        return s;
+    s = sleep_until_done(f, deadline);
+    cfi_wait_end();
+    return s;
+}
+
+/* ---- hooks
+ * ----------------------------------------------------------------------------------------- */
+
+const cf_wait_hooks *cf_set_wait_hooks(const cf_wait_hooks *hooks)
+{
+    const cf_wait_hooks *former = cfi_this.hooks;
+    cfi_this.hooks = hooks;
+    /* The two structs differ by the leading size only; base knows no public header. */
+    cfi_this.sleep_hooks = hooks
+                               ? (struct cfi_sleep_hooks){hooks->data, hooks->before, hooks->after}
+                               : (struct cfi_sleep_hooks){0};
+    *cfi_sleep_hooks() = hooks ? &cfi_this.sleep_hooks : NULL;
+    return former;
+}
