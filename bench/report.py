@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""Medians of the rounds, ratios within a round, and the tables of them.
+
+The speed of a machine drifts by more than the peers differ, so a ratio is taken between two
+figures of the same round, and its median over the rounds is shown."""
+
+import statistics
+from collections import defaultdict
+
+from workloads import WORKLOADS
+
+BASE = "cfutures"
+
+
+class Results:
+    def __init__(self, peers):
+        self.peers = peers
+        self.values = defaultdict(dict)  # (label, peer) -> round -> key -> figure
+        self.verdicts = {}  # (label, peer) -> why there is none
+
+    def wants(self, workload, peer):
+        """A deadlock need not be seen twice."""
+        asked = not workload.own or peer == BASE
+        return asked and (workload.label, peer) not in self.verdicts
+
+    def add(self, workload, peer, number, outcome):
+        if isinstance(outcome, str):
+            self.verdicts[workload.label, peer] = outcome
+        else:
+            self.values[workload.label, peer][number] = outcome
+
+    def any_failed(self):
+        return "failed" in self.verdicts.values()
+
+    def was_run(self, workload):
+        return any((workload.label, peer) in self.values for peer in self.peers)
+
+    def figures(self, workload, peer, key=None):
+        rounds = self.values.get((workload.label, peer), {})
+        return [values[key or workload.key] for values in rounds.values()]
+
+    def median(self, workload, peer, key=None):
+        figures = self.figures(workload, peer, key)
+        return statistics.median(figures) if figures else None
+
+    def ratio(self, workload, peer):
+        """How many times better cfutures is; None where that says nothing."""
+        ours = self.values.get((workload.label, BASE), {})
+        theirs = self.values.get((workload.label, peer), {})
+        pairs = [(theirs[r][workload.key], ours[r][workload.key]) for r in theirs if r in ours]
+        if workload.more_is_better:
+            pairs = [(base, other) for other, base in pairs]
+        if not workload.compared or not pairs or any(min(pair) <= 0 for pair in pairs):
+            return None
+        return statistics.median(other / base for other, base in pairs)
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def cell(results, workload, peer):
+    verdict = results.verdicts.get((workload.label, peer))
+    median = results.median(workload, peer)
+    if verdict or median is None:
+        return verdict or ""
+    ratio = results.ratio(workload, peer)
+    text = workload.shown.format(median)
+    return text if ratio is None else f"{text} ({ratio:.2f})"
+
+
+def overview(results):
+    shown = [w for w in WORKLOADS if not w.own and results.was_run(w)]
+    rows = [[peer, *(cell(results, w, peer) for w in shown)] for peer in results.peers]
+    return table(["peer", *(w.label for w in shown)], rows)
+
+
+def beside(results, workload, peer):
+    """Medians of what a program printed besides the figure that is compared."""
+    rounds = results.values[workload.label, peer]
+    keys = [key for key in next(iter(rounds.values())) if key != workload.key]
+    return ", ".join(f"{key} {results.median(workload, peer, key):.5g}" for key in keys)
+
+
+def row(results, workload, peer):
+    figures, ratio = results.figures(workload, peer), results.ratio(workload, peer)
+    shown = [workload.shown.format(f(figures)) for f in (statistics.median, min, max)]
+    return [peer, *shown, f"{ratio:.2f}" if ratio else "", str(len(figures)),
+            beside(results, workload, peer)]
+
+
+def detail(results, workload):
+    measured = [peer for peer in results.peers if (workload.label, peer) in results.values]
+    measured.sort(key=lambda peer: results.median(workload, peer), reverse=workload.more_is_better)
+    header = ["peer", "median", "lowest", "highest", "ratio", "rounds", "besides"]
+    rows = [row(results, workload, peer) for peer in measured]
+    return f"### {workload.label}: {workload.title}\n\n{table(header, rows)}"
+
+
+def skew(results):
+    """W7 again, by the other two ways to wait."""
+    ways = [w for w in WORKLOADS if w.own and w.group == "W7" and results.was_run(w)]
+    rows = [[w.title, w.shown.format(results.median(w, BASE))] for w in ways]
+    return table(["W7 otherwise", "multiple of the ideal"], rows) if rows else ""
+
+
+def as_completed(results):
+    columns = {
+        "ns": "submit and iterate, ns a future",
+        "iterate_ns": "iterate alone",
+        "done_ns": "all done before",
+        "install_ns": "none done: to begin",
+        "drain_ns": "then to the end",
+        "wait_us": "cf_wait for the first, one is done, us a call",
+    }
+    sizes = [w for w in WORKLOADS if w.group == "Wa" and results.was_run(w)]
+    rows = [[w.label.split()[1], *(f"{results.median(w, BASE, key):.4g}" for key in columns)]
+            for w in sizes]
+    return table(["Wa: futures", *columns.values()], rows) if rows else ""
+
+
+def chunks(results):
+    done = [w for w in WORKLOADS if w.group == "Wc" and results.was_run(w)]
+    rows = [[w.label.split()[1], str(w.workers),
+             *(f"{results.median(w, BASE, key):.4g}" for key in ("ns", "serial_ns", "speedup"))]
+            for w in done]
+    header = ["Wc: chunk size", "workers", "ns a task", "the same in a loop", "speed-up"]
+    return table(header, rows) if rows else ""
+
+
+def markdown(about, results, quick):
+    parts = ["# cfutures beside other pools",
+             "\n".join(f"- {name}: {value}" for name, value in about.items()),
+             "Medians; in brackets how many times better cfutures is, from figures of the same round.",
+             overview(results), skew(results), as_completed(results), chunks(results)]
+    if quick:
+        parts.insert(2, "A quick run: good for seeing that all works, not for judging.")
+    parts += [detail(results, w) for w in WORKLOADS if not w.own and results.was_run(w)]
+    return "\n\n".join(part for part in parts if part)
