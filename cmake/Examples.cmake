@@ -47,8 +47,9 @@ function(add_example source)
         OUTPUT_NAME ${name} RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/examples")
     set(tests "${PROJECT_SOURCE_DIR}/tests/examples")
     if(CFUTURES_BUILD_TESTS AND EXISTS "${tests}/${name}.expected")
-        cfutures_test(example_${name} LABELS example
-            COMMAND "${tests}/check.sh" $<TARGET_FILE:example_${name}> ${name})
+        math(EXPR limit "${CFUTURES_TEST_TIMEOUT} - 10")
+        cfutures_test(example_${name} LABELS example COMMAND ${CMAKE_COMMAND} -E env
+            CHECK_TIMEOUT=${limit} "${tests}/check.sh" $<TARGET_FILE:example_${name}> ${name})
     endif()
 endfunction()
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-# How a test is registered: always with a time limit and a label, and under a name that says which
-# build it belongs to where several builds are tested at once.
+# How a test is registered: always with a time limit and labels, and where several builds are tested at
+# once with the build's name in its own.
 set(CFUTURES_TEST_TIMEOUT 60 CACHE STRING "Seconds after which a test has failed")
 set(CFUTURES_TEST_PREFIX "" CACHE STRING "Put before the name of each test")
 
@@ -12,7 +12,8 @@ function(cfutures_test name)
         set(test_TIMEOUT ${CFUTURES_TEST_TIMEOUT})
     endif()
     set(name "${CFUTURES_TEST_PREFIX}${name}")
+    string(REGEX REPLACE "[.]$" "" build "${CFUTURES_TEST_PREFIX}")
     add_test(NAME "${name}" COMMAND ${test_COMMAND})
     set_tests_properties("${name}" PROPERTIES
-        TIMEOUT ${test_TIMEOUT} LABELS "${test_LABELS}" SKIP_RETURN_CODE 77)
+        TIMEOUT ${test_TIMEOUT} LABELS "${test_LABELS};${build}" SKIP_RETURN_CODE 77)
 endfunction()

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+# Shared by the scripts here: what must be installed, and building without noise.  Sourced, not run.
+# shellcheck shell=sh disable=SC2034
+
+cd "$(dirname "$0")/.." || exit
+jobs=$(nproc 2>/dev/null || echo 2)
+missing=
+
+say() { printf '== %s\n' "$*"; }
+
+# need PACKAGE COMMAND...: the package is missing where the command does not succeed
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+need_build_tools() {
+    need build-essential sh -c 'cc --version && c++ --version && { ninja --version || make --version; }'
+    need cmake cmake --version
+    need pkg-config pkg-config --version
+    need libcurl4-openssl-dev pkg-config --exists libcurl
+    need libmicrohttpd-dev pkg-config --exists libmicrohttpd
+    need libjansson-dev pkg-config --exists jansson
+}
+
+# Prints what stands before a command that is to run as root; fails where nothing would help.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        echo env
+    elif sudo -n true 2>/dev/null || { [ -t 0 ] && command -v sudo >/dev/null; }; then
+        echo sudo env
+    else
+        return 1
+    fi
+}
+
+install_missing() {
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null || ! root=$(as_root); then
+        printf 'Please install these packages (their names on Debian and Ubuntu), and start again:\n  %s\n' \
+            "${missing# }" >&2
+        exit 1
+    fi
+    say "Installing$missing"
+    root="$root DEBIAN_FRONTEND=noninteractive"
+    # shellcheck disable=SC2086  # a list of words each
+    {
+        $root apt-get -qq update || echo "The package lists could not be updated; trying with those here."
+        $root apt-get -qq -y --no-install-recommends install $missing </dev/null
+    }
+}
+
+# quietly LOG COMMAND...: shows what the command says only if it fails
+quietly() {
+    log=$1
+    shift
+    mkdir -p "$(dirname "$log")"
+    if ! "$@" >"$log" 2>&1 </dev/null; then
+        cat "$log"
+        say "This failed: $*"
+        exit 1
+    fi
+}
+
+# configure DIRECTORY CMAKE_ARGUMENT...: with ninja where it is, unless the directory has begun with another
+configure() {
+    directory=$1
+    shift
+    if command -v ninja >/dev/null && [ ! -e "$directory/CMakeCache.txt" ]; then
+        set -- -G Ninja "$@"
+    fi
+    quietly "$directory/configure.log" cmake "$@"
+    sed -n 's/^-- \(.* left out: .*\)/\1/p' "$directory/configure.log"
+}
