@@ -17,7 +17,7 @@ BELOW = {
     "processes": {"base", "core", "wire"},
 }
 MACHINE = re.compile(
-    r"\b(pthread_\w+|PTHREAD_\w+|atomic_\w+|_Atomic|memory_order_\w+|__(?:atomic|sync)_\w+"
+    r"\b(pthread_\w+|PTHREAD_\w+|atomic_\w+|memory_order_\w+|__(?:atomic|sync)_\w+"
     r"|(?:SYS|__NR)_futex\w*|FUTEX_\w+)\b|<(?:pthread|stdatomic|linux/futex|threads)\.h>"
 )
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
