@@ -35,22 +35,6 @@ as_root() {
     fi
 }
 
-install_missing() {
-    [ -n "$missing" ] || return 0
-    if ! command -v apt-get >/dev/null || ! root=$(as_root); then
-        printf 'Please install these packages (their names on Debian and Ubuntu), and start again:\n  %s\n' \
-            "${missing# }" >&2
-        exit 1
-    fi
-    say "Installing$missing"
-    root="$root DEBIAN_FRONTEND=noninteractive"
-    # shellcheck disable=SC2086  # a list of words each
-    {
-        $root apt-get -qq update || echo "The package lists could not be updated; trying with those here."
-        $root apt-get -qq -y --no-install-recommends install $missing </dev/null
-    }
-}
-
 # quietly LOG COMMAND...: shows what the command says only if it fails
 quietly() {
     log=$1
@@ -61,6 +45,23 @@ quietly() {
         say "This failed: $*"
         exit 1
     fi
+}
+
+# install_missing LOG
+install_missing() {
+    [ -n "$missing" ] || return 0
+    if ! command -v apt-get >/dev/null || ! root=$(as_root); then
+        printf 'Please install these packages (their names on Debian and Ubuntu), and start again:\n  %s\n' \
+            "${missing# }" >&2
+        exit 1
+    fi
+    say "Installing$missing"
+    apt="$root DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=120"
+    # shellcheck disable=SC2086  # a list of words each
+    {
+        $apt update || say "The package lists could not be updated; trying with those that are here"
+        quietly "$1" $apt --no-install-recommends install $missing
+    }
 }
 
 # configure DIRECTORY CMAKE_ARGUMENT...: with ninja where it is, unless the directory has begun with another
