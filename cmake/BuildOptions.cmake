@@ -15,6 +15,7 @@ target_compile_options(cfutures_build INTERFACE
 target_compile_definitions(cfutures_build INTERFACE $<$<CONFIG:Debug>:CFI_DEBUG>)
 
 add_library(cfutures_hardened INTERFACE)
+set(CMAKE_REQUIRED_FLAGS -Werror) # clang takes the flags of other processors, with a warning
 set(optimized $<CONFIG:Release,RelWithDebInfo,MinSizeRel>)
 foreach(flag IN ITEMS
         -fstack-protector-strong -fstack-clash-protection
@@ -25,6 +26,7 @@ foreach(flag IN ITEMS
         target_compile_options(cfutures_hardened INTERFACE $<${optimized}:${flag}>)
     endif()
 endforeach()
+unset(CMAKE_REQUIRED_FLAGS)
 # Undefined first: a distribution's own flags may have set another level.
 target_compile_options(cfutures_hardened INTERFACE
     $<${optimized}:-U_FORTIFY_SOURCE> $<${optimized}:-D_FORTIFY_SOURCE=3>)
