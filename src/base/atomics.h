@@ -7,6 +7,8 @@
 #ifndef CFI_BASE_ATOMICS_H
 #define CFI_BASE_ATOMICS_H
 
+#include "compiler.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,6 +19,7 @@ typedef _Atomic uint64_t cfi_u64;
 typedef _Atomic int64_t cfi_i64;
 typedef _Atomic size_t cfi_size;
 typedef _Atomic bool cfi_bool;
+#define CFI_ATOMIC(type) _Atomic(type)
 
 #ifdef CFI_SCHEDULE
 void cfi_schedule_point(const volatile void *address);

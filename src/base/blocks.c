@@ -79,7 +79,7 @@ static struct {
 
 static _Thread_local struct cache *cache;
 
-/* ---- slabs ---------------------------------------------------------------------------------- */
+/* ---- slabs ---- */
 
 enum { SLAB_MIN = 64 * 1024, SLAB_MAX = 2 * 1024 * 1024 };
 
@@ -122,7 +122,7 @@ static bool cut_piece(struct bin *bin, size_t block_size)
     return ok;
 }
 
-/* ---- depot ---------------------------------------------------------------------------------- */
+/* ---- depot ---- */
 
 static void give_magazine(unsigned class, struct node *list, unsigned count)
 {
@@ -145,7 +145,7 @@ static struct node *take_magazine(unsigned class)
     return list;
 }
 
-/* ---- a thread's cache ------------------------------------------------------------------------ */
+/* ---- a thread's cache ---- */
 
 static void flush_cache(void)
 {

@@ -232,7 +232,7 @@ static void read_mount(struct search *search, char *line)
     (void)strsep(&line, " ");
     if (!line)
         return;
-    const struct mount mount = {unescape(field[3]), unescape(field[4])};
+    const struct mount mount = { unescape(field[3]), unescape(field[4]) };
     if (strcmp(type, "cgroup2") == 0)
         look_at(&search->v2, &mount, search->root, v2_quota);
     else if (strcmp(type, "cgroup") == 0 && has_word(line, "cpu"))
@@ -260,7 +260,7 @@ static void for_lines(struct search *search, const char *name, line_fn *fn)
 
 double cfi_cgroup_quota(const char *root)
 {
-    struct search search = {.root = root};
+    struct search search = { .root = root };
     for_lines(&search, "cgroup", read_group);
     if (search.v1.path || search.v2.path)
         for_lines(&search, "mountinfo", read_mount);

@@ -24,8 +24,8 @@ static int futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
 #ifdef CFI_SCHEDULE
     return cfi_schedule_futex_wait(word, expected, deadline);
 #else
-    struct timespec t = {.tv_sec = (time_t)(deadline / 1000000000),
-                         .tv_nsec = (long)(deadline % 1000000000)};
+    struct timespec t = { .tv_sec = (time_t)(deadline / 1000000000),
+                          .tv_nsec = (long)(deadline % 1000000000) };
     /* WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC; plain WAIT a relative one. */
     long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
                       deadline == CFI_NEVER ? NULL : &t, NULL, FUTEX_BITSET_MATCH_ANY);

@@ -17,7 +17,7 @@ void cfi_schedule_thread_join(cfi_thread thread);
  * threads. */
 static void block_asynchronous_signals(sigset_t *before)
 {
-    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS};
+    static const int synchronous[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS };
     sigset_t blocked;
     sigfillset(&blocked);
     for (size_t i = 0; i < sizeof synchronous / sizeof *synchronous; i++)
@@ -70,6 +70,11 @@ void cfi_thread_detach(cfi_thread thread)
 #else
     (void)thread;
 #endif
+}
+
+bool cfi_thread_is_self(cfi_thread thread)
+{
+    return pthread_equal(thread, pthread_self());
 }
 
 void cfi_thread_name(const char *name, unsigned number)

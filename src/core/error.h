@@ -3,19 +3,9 @@
 #ifndef CFI_CORE_ERROR_H
 #define CFI_CORE_ERROR_H
 
-#include <cfutures.h>
+#include "../base/compiler.h"
 
-#if defined(__GNUC__)
-#define CFI_PRINTF(format, first) __attribute__((__format__(__printf__, format, first)))
-#define CFI_COLD                  __attribute__((__cold__, __noinline__))
-#define CFI_LIKELY(x)             __builtin_expect(!!(x), 1)
-#define CFI_UNLIKELY(x)           __builtin_expect(!!(x), 0)
-#else
-#define CFI_PRINTF(format, first)
-#define CFI_COLD
-#define CFI_LIKELY(x)   (x)
-#define CFI_UNLIKELY(x) (x)
-#endif
+#include <cfutures.h>
 
 /* Each sets this thread's last error and returns its status. */
 cf_status cfi_fail(cf_status status, const char *format, ...) CFI_PRINTF(2, 3) CFI_COLD;

@@ -10,6 +10,7 @@
 
 #include "../base/blocks.h"
 #include "../base/clock.h"
+#include "../base/cpus.h"
 #include "../base/futex.h"
 #include "../base/thread.h"
 #include "future.h"
@@ -22,8 +23,7 @@
 
 cfi_u32 cfi_process;
 
-/* ---- the process ------------------------------------------------------------------------------
- */
+/* ---- the process ---- */
 
 static void before_fork(void)
 {
@@ -51,11 +51,14 @@ static void at_exit(void)
     (void)cfi_or_acq_rel(&cfi_process, (uint32_t)CFI_EXITING);
 }
 
+enum { SPINS = 300 };
 static int watch_error;
 
 static void watch_process(void)
 {
     watch_error = cfi_at_fork(before_fork, after_fork, after_fork_in_child);
+    cfi_spins =
+        cfi_cpu_count() > 1 ? SPINS : 0; /* alone on a CPU nobody else gets on while we spin */
     if (watch_error == 0 && atexit(at_exit) != 0)
         watch_error = CF_NOMEM;
 }
@@ -69,13 +72,12 @@ cf_status cfi_process_watch(void)
                : cfi_fail_fixed(CF_NOMEM, "out of memory for the fork and exit handlers");
 }
 
-/* ---- making and releasing
- * ------------------------------------------------------------------------ */
+/* ---- making and releasing ---- */
 
 void cfi_executor_init(cf_executor *ex, const cf_executor_ops *ops, void *self,
                        const struct cfi_pool_ops *pool, bool counted)
 {
-    *ex = (cf_executor){.ops = *ops, .self = self, .pool = pool, .counted = counted};
+    *ex = (cf_executor){ .ops = *ops, .self = self, .pool = pool, .counted = counted };
     ex->process = cfi_load_relaxed(&cfi_process);
     cfi_init(&ex->references, 1);
 }
@@ -147,8 +149,7 @@ cf_status cfi_executor_broken(cf_executor *ex)
     return cfi_fail_with(&error);
 }
 
-/* ---- submitting
- * ------------------------------------------------------------------------------------ */
+/* ---- submitting ---- */
 
 enum { GATE_CLOSED = 1, GATE_ONE = 2 };
 
@@ -257,14 +258,14 @@ static inline cf_status submit(cf_executor *ex, const cf_task *task, cf_future *
 cf_status cf_submit(cf_executor *executor, cf_fn *fn, const void *arg, size_t arg_size,
                     size_t result_size, cf_future **ret)
 {
-    const cf_task task = {.fn = fn, .arg = arg, .arg_size = arg_size, .result_size = result_size};
+    const cf_task task = { .fn = fn, .arg = arg, .arg_size = arg_size, .result_size = result_size };
     return submit(executor, &task, ret);
 }
 
 cf_status cf_submit_bytes(cf_executor *executor, cf_bytes_fn *fn, const void *arg, size_t arg_size,
                           cf_future **ret)
 {
-    const cf_task task = {.bytes_fn = fn, .arg = arg, .arg_size = arg_size};
+    const cf_task task = { .bytes_fn = fn, .arg = arg, .arg_size = arg_size };
     return submit(executor, &task, ret);
 }
 
@@ -277,12 +278,11 @@ cf_status cf_submit_task(cf_executor *executor, const cf_task *task, cf_future *
     return s == CF_OK ? submit(executor, &copy, ret) : s;
 }
 
-/* ---- shutting down
- * ----------------------------------------------------------------------------------- */
+/* ---- shutting down ---- */
 
 /* Does this thread run a task of the executor (or is it one of its workers)?  Then it cannot wait
  * for it. */
-static bool is_inside(const cf_executor *ex)
+bool cfi_executor_is_inside(const cf_executor *ex)
 {
     if (cfi_this.executor == ex)
         return true;
@@ -308,7 +308,7 @@ static cf_status wait_for_gate(cf_executor *ex, int64_t deadline)
 static cf_status shut_down_provider(cf_executor *ex, cf_shutdown_mode mode, int64_t deadline)
 {
     (void)cfi_or_acq_rel(&ex->gate, (uint32_t)GATE_CLOSED);
-    bool inside = is_inside(ex);
+    bool inside = cfi_executor_is_inside(ex);
     cf_status s = inside ? CF_OK : wait_for_gate(ex, deadline);
     if (s == CF_OK && ex->ops.shutdown)
         s = ex->ops.shutdown(ex->self, mode, inside ? 0 : deadline);

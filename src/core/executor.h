@@ -64,6 +64,10 @@ void cfi_executor_unref(cf_executor *ex); /* the last one calls ops.destroy */
 /* CF_BROKEN with the reason, when it is. */
 cf_status cfi_executor_broken(cf_executor *ex);
 
+/* Does this thread run a task of the executor, or is it one of its workers?  Then it cannot wait
+ * for it. */
+bool cfi_executor_is_inside(const cf_executor *ex);
+
 /* Submits a future that the caller has made (map does): takes over one reference when CF_OK. */
 cf_status cfi_executor_submit(cf_executor *ex, cf_future *f);
 

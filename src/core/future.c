@@ -21,8 +21,7 @@ struct callback {
     void *data;
 };
 
-/* ---- making and letting go --------------------------------------------------------------------
- */
+/* ---- making and letting go ---- */
 
 /* Where the argument begins, and the size of the whole block; 0 when it does not fit into memory.
  */
@@ -62,7 +61,7 @@ cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, 
     f->units = units <= CFI_BLOCK_CLASSES ? (uint16_t)units : 0;
     f->generation = cfi_generation();
     f->data = (uint16_t)(data / 16);
-    cfi_init(&f->u.task.place, 0);
+    cfi_init(&f->place, 0);
     f->u.task.call.fn = task->fn;
     if (kind == CFI_KIND_BYTES)
         f->u.task.call.bytes_fn = task->bytes_fn;
@@ -72,6 +71,8 @@ cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, 
         memcpy(cfi_future_arg(f), task->arg, task->arg_size);
     if (CFI_UNLIKELY(extra))
         keep_extra(f, task, room);
+    if (kind == CFI_KIND_BYTES)
+        *(cf_bytes *)cfi_future_slot(f) = (cf_bytes){ NULL, 0 };
     return f;
 }
 
@@ -95,8 +96,7 @@ static void destroy_failure(cf_future *f)
     struct cfi_failure *failure = &f->u.failure;
     if (f->flags & CFI_OWNS_TEXT)
         free((char *)(uintptr_t)failure->error.message);
-    if (failure->object && failure->object_destroy)
-        failure->object_destroy(failure->object);
+    cfi_raised_free(failure->raised);
 }
 
 static CFI_COLD void destroy_slow(cf_future *f, uint64_t word)
@@ -123,10 +123,10 @@ static inline void destroy(cf_future *f, uint64_t word)
 /* Somebody let go of a promise that was never kept: those who watch must still hear of an end. */
 static CFI_COLD void abandon(cf_future *f)
 {
-    static const cf_error abandoned = {.size = sizeof abandoned,
-                                       .status = CF_BROKEN,
-                                       .message = "nobody can settle this future any more",
-                                       .exit_code = -1};
+    static const cf_error abandoned = { .size = sizeof abandoned,
+                                        .status = CF_BROKEN,
+                                        .message = "nobody can settle this future any more",
+                                        .exit_code = -1 };
     if (!cf_future_cancel(f))
         (void)cf_future_set_exception(f, &abandoned);
 }
@@ -166,7 +166,7 @@ void cf_future_unref_all(cf_future **futures, size_t count)
         futures[i] = cf_future_unref(futures[i]);
 }
 
-/* ---- watchers ------------------------------------------------------------------------------- */
+/* ---- watchers ---- */
 
 enum { STRIPES = 64 };
 static struct {
@@ -246,12 +246,14 @@ static struct cfi_watcher *notify_sets(cf_future *f, bool failed)
 
 static void run_callbacks(cf_future *f, struct cfi_watcher *callbacks)
 {
+    cfi_this.callbacks++;
     while (callbacks) {
         struct callback *c = (struct callback *)callbacks;
         callbacks = callbacks->next;
         c->fn(f, c->data);
         free(c);
     }
+    cfi_this.callbacks--;
 }
 
 cf_status cf_future_add_done_callback(cf_future *future, cf_done_fn *fn, void *data)
@@ -262,7 +264,7 @@ cf_status cf_future_add_done_callback(cf_future *future, cf_done_fn *fn, void *d
     struct callback *c = malloc(sizeof *c);
     if (!c)
         return cfi_fail_fixed(CF_NOMEM, "cf_future_add_done_callback: out of memory");
-    *c = (struct callback){.fn = fn, .data = data};
+    *c = (struct callback){ .fn = fn, .data = data };
     if (!cfi_future_watch(future, &c->watcher)) {
         free(c);
         fn(future, data);
@@ -282,7 +284,7 @@ void cfi_futures_unlock_all(void)
         cfi_unlock(&stripes[i].lock);
 }
 
-/* ---- settling ------------------------------------------------------------------------------- */
+/* ---- settling ---- */
 
 /* The final state is out and somebody may be waiting: wake, notify, call back. */
 static void announce(cf_future *f, uint64_t word, bool failed)
@@ -328,14 +330,10 @@ static void destroy_arg(cf_future *f)
 
 /* Writes the failure over the task part and settles. */
 static void settle_failed(cf_future *f, const cf_error *error, bool owns_text,
-                          const struct cfi_frame *frame)
+                          struct cfi_raised *raised)
 {
-    f->u.failure = (struct cfi_failure){.error = *error};
+    f->u.failure = (struct cfi_failure){ .error = *error, .raised = raised };
     f->u.failure.error.size = sizeof(cf_error);
-    if (frame) {
-        f->u.failure.object = frame->object;
-        f->u.failure.object_destroy = frame->object_destroy;
-    }
     if (owns_text)
         f->flags |= CFI_OWNS_TEXT;
     settle(f, CFI_DONE_FAILED);
@@ -344,6 +342,8 @@ static void settle_failed(cf_future *f, const cf_error *error, bool owns_text,
 void cfi_future_fail(cf_future *f, const cf_error *error)
 {
     destroy_arg(f);
+    if (f->kind == CFI_KIND_BYTES)
+        cf_bytes_free(cfi_future_slot(f));
     char *text = error->message ? strdup(error->message) : NULL;
     cf_error copy = *error;
     copy.message = text ? text : cfi_plain_error(error->status)->message;
@@ -378,30 +378,27 @@ static CFI_COLD void fail_with_code(cf_future *f, struct cfi_frame *frame, int c
                            ? "the task failed, and there was no memory for what it said"
                        : stopped ? "the task stopped as it was asked to"
                                  : "the task returned a non-zero code";
-    cf_error error = {.status = stopped ? CF_STOPPED : CF_FAILED,
-                      .code = code,
-                      .message = frame->message ? frame->message : said,
-                      .exit_code = -1};
+    cf_error error = { .status = stopped ? CF_STOPPED : CF_FAILED,
+                       .code = code,
+                       .message = frame->message ? frame->message : said,
+                       .exit_code = -1 };
     if (f->kind == CFI_KIND_BYTES)
         cf_bytes_free(cfi_future_slot(f));
-    settle_failed(f, &error, frame->message != NULL, frame);
+    settle_failed(f, &error, frame->message != NULL, frame->raised);
 }
 
 /* A task that said why it fails and then did not fail. */
 static CFI_COLD void drop_what_was_raised(struct cfi_frame *frame)
 {
     free(frame->message);
-    if (frame->object && frame->object_destroy)
-        frame->object_destroy(frame->object);
+    cfi_raised_free(frame->raised);
 }
 
 static int call(cf_future *f)
 {
     if (CFI_LIKELY(f->kind == CFI_KIND_FN))
         return f->u.task.call.fn(cfi_future_arg(f), cfi_future_slot(f));
-    cf_bytes *result = cfi_future_slot(f);
-    *result = (cf_bytes){NULL, 0};
-    return f->u.task.call.bytes_fn(cfi_future_arg(f), f->u.task.arg_size, result);
+    return f->u.task.call.bytes_fn(cfi_future_arg(f), f->u.task.arg_size, cfi_future_slot(f));
 }
 
 void cfi_future_execute(cf_future *f)
@@ -417,13 +414,12 @@ void cfi_future_execute(cf_future *f)
         fail_with_code(f, &frame, code);
         return;
     }
-    if (CFI_UNLIKELY(frame.message || frame.object))
+    if (CFI_UNLIKELY(frame.message || frame.raised))
         drop_what_was_raised(&frame);
     settle(f, CFI_DONE_OK);
 }
 
-/* ---- asking and cancelling
- * ------------------------------------------------------------------------ */
+/* ---- asking and cancelling ---- */
 
 static uint32_t state_of(const cf_future *f)
 {
@@ -491,5 +487,7 @@ const cf_error *cf_future_exception(cf_future *future)
 
 void *cf_future_exception_object(const cf_future *future)
 {
-    return state_of(future) == CFI_DONE_FAILED ? future->u.failure.object : NULL;
+    struct cfi_raised *raised =
+        state_of(future) == CFI_DONE_FAILED ? future->u.failure.raised : NULL;
+    return raised ? raised->object : NULL;
 }

@@ -67,13 +67,11 @@ struct cfi_watcher {
 
 struct cfi_failure {
     cf_error error;
-    void *object;
-    void (*object_destroy)(void *object);
+    struct cfi_raised *raised; /* NULL: none */
 };
 
 /* What a task is until it has run. */
 struct cfi_task_part {
-    cfi_u64 place; /* where it runs: written by its pool (0: not known) */
     union {
         cf_fn *fn;
         cf_bytes_fn *bytes_fn;
@@ -91,6 +89,7 @@ struct cf_future {
     uint16_t units; /* the block's size in steps of CFI_BLOCK_STEP; 0: larger than any cached one */
     uint16_t generation; /* of the process that made it: in a forked child it can never settle */
     uint16_t data;       /* where the argument begins, in steps of 16 bytes */
+    cfi_u64 place;       /* where it runs: written by its pool once it is claimed; 0: not known */
     union {
         struct cfi_task_part task;
         struct cfi_failure failure;
@@ -137,7 +136,7 @@ static inline bool cfi_future_is_done(const cf_future *f)
     return cfi_is_final(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->word));
 }
 
-/* ---- making (task.c) and letting go --------------------------------------------------------- */
+/* ---- making (task.c) and letting go ---- */
 
 /* A pending future with one reference and a copy of the argument.  `extra` says whether the whole
  * cf_task is kept, with `room` bytes behind it.  NULL: out of memory, or the sizes overflow. */
@@ -149,8 +148,7 @@ void cfi_future_drop(cf_future *f);
 /* A future that was never handed out: its block goes, nothing is destroyed. */
 void cfi_future_discard(cf_future *f);
 
-/* ---- the runner's side ------------------------------------------------------------------------
- */
+/* ---- the runner's side ---- */
 
 /* PENDING -> RUNNING; false: somebody else was faster (the reference is still the caller's). */
 static inline bool cfi_future_claim(cf_future *f)
@@ -171,8 +169,7 @@ void cfi_future_execute(cf_future *f);
 void cfi_future_fail(cf_future *f, const cf_error *error);
 void cfi_future_succeed(cf_future *f);
 
-/* ---- waiters and watchers
- * ----------------------------------------------------------------------------------- */
+/* ---- waiters and watchers ---- */
 
 /* From now on whoever settles wakes the sleepers on the word; false: the future is done. */
 bool cfi_future_announce_wait(cf_future *f);

@@ -15,7 +15,8 @@ static cf_status run_at_once(void *self, cf_future *future)
 
 cf_status cf_inline_executor_new(cf_executor **ret)
 {
-    static const cf_executor_ops ops = {
-        .size = sizeof ops, .kind = "inline", .submit = run_at_once};
+    static const cf_executor_ops ops = { .size = sizeof ops,
+                                         .kind = "inline",
+                                         .submit = run_at_once };
     return cf_executor_new(&ops, NULL, ret);
 }

@@ -13,7 +13,7 @@ cf_status cf_future_new(size_t result_size, void (*result_destroy)(void *result)
     cf_status s = cfi_process_watch();
     if (s != CF_OK)
         return s;
-    const cf_task task = {.result_size = result_size, .result_destroy = result_destroy};
+    const cf_task task = { .result_size = result_size, .result_destroy = result_destroy };
     cf_future *f = cfi_future_make(CFI_KIND_PROMISE, &task, result_destroy != NULL, 0);
     if (!f)
         return cfi_fail_fixed(CF_NOMEM, "cf_future_new: out of memory");

@@ -60,14 +60,17 @@ cf_status cf_future_take(cf_future *future, int64_t timeout_ns, void *result, si
     cf_status s = reach_result(future, timeout_ns);
     if (s != CF_OK)
         return s;
+    if (is_taken(future))
+        return taken();
+    if (!result && result_size == 0)
+        return CF_OK; /* the status only: nothing is taken */
     if (result_size != future->u.task.result_size)
         return wrong_size(result_size, future->u.task.result_size);
-    if (!result && result_size != 0)
+    if (!result)
         return cfi_fail(CF_INVALID, "result is NULL, but result_size is not 0");
     if (cfi_or_acq_rel(&future->word, (uint64_t)CFI_TAKEN) & CFI_TAKEN) /* one winner */
         return taken();
-    if (result_size)
-        memcpy(result, cfi_future_slot(future), result_size);
+    memcpy(result, cfi_future_slot(future), result_size);
     return CF_OK;
 }
 

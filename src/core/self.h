@@ -19,16 +19,23 @@ struct cfi_frame {
     cf_future *future;
     char *message; /* of cf_raise: malloc'ed, or NULL */
     bool message_lost;
-    void *object; /* of cf_raise_object */
-    void (*object_destroy)(void *object);
+    struct cfi_raised *raised; /* of cf_raise_object */
 };
+
+/* A binding's own error object; whoever holds this owns the object. */
+struct cfi_raised {
+    void *object;
+    void (*destroy)(void *object);
+};
+void cfi_raised_free(struct cfi_raised *raised);
 
 struct cfi_self {
     struct cfi_frame *frame;
     cf_executor *executor; /* whose worker this is, or NULL */
     const struct cfi_wait
-        *waiting; /* what this thread sleeps for; guarded by the wait graph's lock */
-    bool visited; /* by the walk through the graph */
+        *waiting;       /* what this thread sleeps for; guarded by the wait graph's lock */
+    bool visited;       /* by the walk through the graph */
+    unsigned callbacks; /* how deep in callbacks */
     struct cfi_last_error *error;
     const cf_wait_hooks *hooks; /* as set by the binding, and as base wants them */
     struct cfi_sleep_hooks sleep_hooks;
@@ -39,7 +46,7 @@ extern _Thread_local struct cfi_self cfi_this;
 /* Puts a frame on top of the thread's frames, and takes it off again. */
 static inline void cfi_frame_push(struct cfi_frame *frame, cf_future *future)
 {
-    *frame = (struct cfi_frame){.below = cfi_this.frame, .future = future};
+    *frame = (struct cfi_frame){ .below = cfi_this.frame, .future = future };
     cfi_this.frame = frame;
 }
 

@@ -6,24 +6,22 @@
  * notification a completion, whatever the number.
  *
  * cf_wait sleeps on one token, which the completion that satisfies the rule leaves: one wake-up for
- * any number of futures.  as_completed collects what is done in a list under a lock of its own; the
- * consumer takes it off under that lock, after which nobody touches the iterator for that future.
- */
+ * any number of futures.  as_completed collects what is done in an inbox (inbox.h), from which the
+ * consumer takes one after the other. */
 #include "../base/clock.h"
-#include "../base/lock.h"
 #include "../base/park.h"
 #include "executor.h"
+#include "inbox.h"
 #include "wait.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- cf_wait
- * -------------------------------------------------------------------------------------- */
+/* ---- cf_wait ---- */
 
 struct set {
-    cfi_i64 needed; /* completions until the rule holds; at 0 or less it does */
-    bool failure_ends;
+    cfi_i64 needed;           /* completions until the rule holds; at 0 or less it does */
+    int64_t failure_weight;   /* 1, or enough to end the wait */
     struct cfi_parker parker; /* gets its token when `needed` crosses 0 */
 };
 
@@ -35,7 +33,7 @@ struct member {
 static void notify_member(struct cfi_watcher *watcher, bool failed)
 {
     struct set *set = ((struct member *)watcher)->set;
-    int64_t weight = failed && set->failure_ends ? INT64_MAX / 4 : 1;
+    int64_t weight = failed ? set->failure_weight : 1;
     int64_t before = cfi_sub_acq_rel(&set->needed, weight);
     if (before > 0 && before <= weight)
         cfi_unpark(&set->parker); /* from here on the set may be gone */
@@ -47,7 +45,7 @@ struct tally {
 
 static struct tally tally(cf_future *const *futures, size_t count)
 {
-    struct tally t = {0, 0, 0};
+    struct tally t = { 0, 0, 0 };
     for (size_t i = 0; i < count; i++) {
         if (!futures[i])
             continue;
@@ -76,26 +74,6 @@ static bool is_foreign(cf_future *const *futures, size_t count)
     return false;
 }
 
-static bool spin_for_token(struct cfi_parker *parker)
-{
-    for (int i = 0; i < cfi_spins && !cfi_has_token(parker); i++)
-        cfi_pause();
-    return cfi_has_token(parker);
-}
-
-static cf_status park_in_graph(struct cfi_parker *parker, const struct cfi_wait *wait,
-                               int64_t deadline)
-{
-    if (spin_for_token(parker))
-        return cfi_park(parker, CFI_NEVER) == CFI_WOKEN ? CF_OK : CF_INTERRUPTED;
-    cf_status s = cfi_wait_begin(wait);
-    if (s != CF_OK)
-        return s;
-    enum cfi_woken woken = cfi_park(parker, deadline);
-    cfi_wait_end();
-    return woken == CFI_WOKEN ? CF_OK : cfi_fail_woken(woken, "the futures were not done in time");
-}
-
 /* Registers with every future, sleeps once, and takes back what has not been notified. */
 static cf_status sleep_for(struct member *members, cf_future *const *futures, size_t count,
                            cf_return_when rule, int64_t deadline)
@@ -103,18 +81,19 @@ static cf_status sleep_for(struct member *members, cf_future *const *futures, si
     struct tally t = tally(futures, count);
     if (holds(t, rule))
         return CF_OK;
-    struct set set = {.failure_ends = rule == CF_FIRST_EXCEPTION};
+    struct set set = { .failure_weight = rule == CF_FIRST_EXCEPTION ? (int64_t)t.present : 1 };
     cfi_init(&set.needed, rule == CF_FIRST_COMPLETED ? 1 : (int64_t)t.present);
     size_t registered = 0;
     for (; registered < count && !cfi_has_token(&set.parker); registered++) {
         struct member *m = &members[registered];
         cf_future *f = futures[registered];
-        *m = (struct member){{NULL, notify_member}, &set};
+        *m = (struct member){ { NULL, notify_member }, &set };
         if (f && !cfi_future_watch(f, &m->watcher))
             notify_member(&m->watcher, cf_future_exception(f) && !cf_future_cancelled(f));
     }
-    const struct cfi_wait wait = {futures, count, rule != CF_ALL_COMPLETED};
-    cf_status s = park_in_graph(&set.parker, &wait, deadline);
+    const struct cfi_wait wait = { futures, count, rule != CF_ALL_COMPLETED,
+                                   deadline != CFI_NEVER };
+    cf_status s = cfi_park_in_graph(&set.parker, &wait, deadline);
     if (s == CF_OK && rule == CF_ALL_COMPLETED)
         return CF_OK; /* all have been notified: nothing to take back */
     for (size_t i = 0; i < registered; i++) {
@@ -177,19 +156,10 @@ cf_status cf_wait(cf_future *const *futures, size_t count, cf_return_when return
     return s;
 }
 
-/* ---- cf_as_completed
- * ------------------------------------------------------------------------------ */
-
-struct entry {
-    struct cfi_watcher watcher;
-    struct cf_completed *owner;
-    struct entry *next; /* in the list of those that are done */
-};
+/* ---- cf_as_completed ---- */
 
 struct cf_completed {
-    struct cfi_lock lock; /* guards the list */
-    struct entry *first, **last;
-    struct cfi_parker parker;
+    struct cfi_inbox inbox;
     int64_t deadline;
     size_t total, left; /* different futures; those not yet given out */
     size_t count;
@@ -197,26 +167,8 @@ struct cf_completed {
     bool is_foreign; /* one of them can never settle in this process */
     uint16_t generation;
     cf_future **futures; /* a reference each; NULL once given out */
-    struct entry entries[];
+    struct cfi_inbox_entry entries[];
 };
-
-static void append(struct cf_completed *c, struct entry *e)
-{
-    e->next = NULL;
-    *c->last = e;
-    c->last = &e->next;
-}
-
-static void notify_entry(struct cfi_watcher *watcher, bool failed)
-{
-    (void)failed;
-    struct entry *e = (struct entry *)watcher;
-    struct cf_completed *c = e->owner;
-    cfi_lock(&c->lock);
-    append(c, e);
-    cfi_unpark(&c->parker);
-    cfi_unlock(&c->lock); /* our last touch: the consumer gets at the entry only after it */
-}
 
 /* Marks which entries are the first of their future: a table of twice their number, open
  * addressing. */
@@ -243,10 +195,10 @@ static cf_status find_duplicates(cf_future *const *futures, size_t count, cf_fut
 static struct cf_completed *completed_new(size_t count, int64_t timeout_ns)
 {
     struct cf_completed *c =
-        calloc(1, sizeof *c + count * (sizeof(struct entry) + sizeof(cf_future *)));
+        calloc(1, sizeof *c + count * (sizeof(struct cfi_inbox_entry) + sizeof(cf_future *)));
     if (!c)
         return NULL;
-    c->last = &c->first;
+    cfi_inbox_init(&c->inbox);
     c->deadline = cfi_deadline(timeout_ns);
     c->generation = cfi_generation();
     c->count = count;
@@ -261,11 +213,7 @@ static void watch_all(struct cf_completed *c)
             continue;
         cf_future_ref(c->futures[i]);
         c->total++;
-        c->entries[i].owner = c;
-        c->entries[i].watcher.notify = notify_entry;
-        if (cfi_future_is_done(c->futures[i]) ||
-            !cfi_future_watch(c->futures[i], &c->entries[i].watcher))
-            notify_entry(&c->entries[i].watcher, false);
+        cfi_inbox_watch(&c->inbox, &c->entries[i], c->futures[i]);
     }
     c->left = c->total;
     c->is_foreign = is_foreign(c->futures, c->count);
@@ -276,7 +224,7 @@ cf_status cf_as_completed(cf_future *const *futures, size_t count, int64_t timeo
 {
     if (!ret || (!futures && count))
         return cfi_fail(CF_INVALID, "cf_as_completed: %s is NULL", ret ? "futures" : "ret");
-    if (count > SIZE_MAX / 4 / sizeof(struct entry))
+    if (count > SIZE_MAX / 4 / sizeof(struct cfi_inbox_entry))
         return cfi_fail(CF_INVALID, "cf_as_completed: count %zu is too large", count);
     struct cf_completed *c = completed_new(count, timeout_ns);
     if (!c)
@@ -289,19 +237,6 @@ cf_status cf_as_completed(cf_future *const *futures, size_t count, int64_t timeo
     watch_all(c);
     *ret = c;
     return CF_OK;
-}
-
-static struct entry *take_first(struct cf_completed *c)
-{
-    cfi_lock(&c->lock);
-    struct entry *e = c->first;
-    if (e) {
-        c->first = e->next;
-        if (!c->first)
-            c->last = &c->first;
-    }
-    cfi_unlock(&c->lock);
-    return e;
 }
 
 /* Inside a task: runs one of the awaited. */
@@ -324,8 +259,8 @@ static cf_status await_entry(struct cf_completed *c)
         return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
     if (cfi_is_waited_for() && help_one(c))
         return CF_OK;
-    const struct cfi_wait wait = {c->futures, c->count, true};
-    cf_status s = park_in_graph(&c->parker, &wait, c->deadline);
+    const struct cfi_wait wait = { c->futures, c->count, true, c->deadline != CFI_NEVER };
+    cf_status s = cfi_inbox_await(&c->inbox, &wait, c->deadline);
     return s == CF_TIMEOUT ? cfi_fail(s, "%zu (of %zu) futures unfinished", c->left, c->total) : s;
 }
 
@@ -336,8 +271,8 @@ cf_status cf_completed_next(cf_completed *completed, size_t *ret_index)
                         completed ? "ret_index" : "completed");
     if (completed->left == 0)
         return CF_END;
-    struct entry *e;
-    while (!(e = take_first(completed))) {
+    struct cfi_inbox_entry *e;
+    while (!(e = cfi_inbox_take(&completed->inbox))) {
         cf_status s = await_entry(completed);
         if (s != CF_OK)
             return s;

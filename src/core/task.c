@@ -20,7 +20,7 @@ cf_status cf_bytes_resize(cf_bytes *bytes, size_t size)
     void *data = realloc(bytes->data, size);
     if (!data)
         return cfi_fail(CF_NOMEM, "cf_bytes_resize: out of memory for %zu bytes", size);
-    *bytes = (cf_bytes){data, size};
+    *bytes = (cf_bytes){ data, size };
     return CF_OK;
 }
 
@@ -29,7 +29,14 @@ void cf_bytes_free(cf_bytes *bytes)
     if (!bytes)
         return;
     free(bytes->data);
-    *bytes = (cf_bytes){NULL, 0};
+    *bytes = (cf_bytes){ NULL, 0 };
+}
+
+void cfi_raised_free(struct cfi_raised *raised)
+{
+    if (raised && raised->object && raised->destroy)
+        raised->destroy(raised->object);
+    free(raised);
 }
 
 /* The later of two cf_raise in one task counts. */
@@ -38,22 +45,21 @@ static void forget(struct cfi_frame *frame)
     free(frame->message);
     frame->message = NULL;
     frame->message_lost = false;
-    if (frame->object && frame->object_destroy)
-        frame->object_destroy(frame->object);
-    frame->object = NULL;
+    cfi_raised_free(frame->raised);
+    frame->raised = NULL;
 }
 
 int cf_raise(int code, const char *format, ...)
 {
     struct cfi_frame *frame = cfi_this.frame;
     if (frame) {
-        char text[512], *copy = NULL;
+        char text[512]; /* longer ones are cut */
         va_list args;
         va_start(args, format);
         int length = vsnprintf(text, sizeof text, format, args);
         va_end(args);
-        if (length >= 0) /* cut at 511 bytes */
-            copy = strdup(text);
+        char *copy = length >= 0 ? strdup(text)
+                                 : NULL; /* before forget: the arguments may be the old text */
         forget(frame);
         frame->message = copy;
         frame->message_lost = !copy;
@@ -64,12 +70,13 @@ int cf_raise(int code, const char *format, ...)
 int cf_raise_object(int code, void *object, void (*destroy)(void *object))
 {
     struct cfi_frame *frame = cfi_this.frame;
-    if (frame) {
+    struct cfi_raised *raised = frame ? malloc(sizeof *raised) : NULL;
+    if (raised) {
+        *raised = (struct cfi_raised){ object, destroy };
         forget(frame);
-        frame->object = object;
-        frame->object_destroy = destroy;
+        frame->raised = raised;
     } else if (object && destroy) {
-        destroy(object); /* outside a task nobody would own it */
+        destroy(object); /* outside a task, or without memory, nobody can own it */
     }
     return code ? code : -1;
 }

@@ -16,8 +16,7 @@
 
 int cfi_spins;
 
-/* ---- the graph --------------------------------------------------------------------------------
- */
+/* ---- the graph ---- */
 
 static struct cfi_lock graph;
 enum { WALK_LIMIT = 100000 }; /* steps; beyond it a wait is taken to be able to end */
@@ -39,6 +38,8 @@ static bool can_go_on(struct cfi_self *self, int *steps)
         return true;
     if (self->visited) /* a cycle leads back here: it does not end by itself */
         return false;
+    if (self->waiting->bounded)
+        return true;
     self->visited = true;
     bool can = can_end(self->waiting, steps);
     self->visited = false;
@@ -84,7 +85,10 @@ cf_status cfi_wait_begin(const struct cfi_wait *wait)
     int steps = 0;
     cfi_lock(&graph);
     cfi_this.waiting = wait;
-    bool can = can_go_on(&cfi_this, &steps);
+    cfi_this.visited = true;
+    bool can =
+        can_end(wait, &steps); /* our own deadline is no reason to wait for what cannot come */
+    cfi_this.visited = false;
     if (!can)
         cfi_this.waiting = NULL;
     cfi_unlock(&graph);
@@ -103,8 +107,7 @@ void cfi_wait_end(void)
     cfi_unlock(&graph);
 }
 
-/* ---- helping
- * ------------------------------------------------------------------------------------- */
+/* ---- helping ---- */
 
 static bool runs_task_of(const cf_executor *ex)
 {
@@ -124,8 +127,7 @@ bool cfi_wait_help(cf_future *f)
            ex->ops.help(ex->self, f); /* ours: it lives as long as we run its tasks */
 }
 
-/* ---- one future
- * ------------------------------------------------------------------------------------ */
+/* ---- one future ---- */
 
 cf_status cfi_fail_woken(enum cfi_woken woken, const char *timeout_message)
 {
@@ -139,14 +141,20 @@ static cf_status timed_out(void)
     return cfi_fail_fixed(CF_TIMEOUT, "the future was not done in time");
 }
 
-static bool spin(const cf_future *f)
+/* Until the future is done or a short while has passed; inside a task helps, and starts anew
+ * whenever there was something to do. */
+static bool spin(cf_future *f, int64_t deadline)
 {
-    for (int i = 0; i < cfi_spins; i++) {
+    bool helps = cfi_is_waited_for();
+    for (int i = 0; i <= cfi_spins; i++) {
         if (cfi_future_is_done(f))
             return true;
-        cfi_pause();
+        if (helps && cfi_wait_help(f) && !cfi_deadline_passed(deadline))
+            i = 0;
+        else
+            cfi_pause();
     }
-    return false;
+    return cfi_future_is_done(f);
 }
 
 static cf_status sleep_until_done(cf_future *f, int64_t deadline)
@@ -169,15 +177,9 @@ cf_status cfi_await(cf_future *f, int64_t timeout_ns)
     if (f->generation != cfi_generation())
         return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
     int64_t deadline = cfi_deadline(timeout_ns);
-    if (cfi_is_waited_for()) {
-        while (!cfi_future_is_done(f) && cfi_wait_help(f)) {
-            if (cfi_deadline_passed(deadline))
-                break;
-        }
-    }
-    if (spin(f))
+    if (spin(f, deadline))
         return CF_OK;
-    const struct cfi_wait wait = {.futures = &f, .count = 1};
+    const struct cfi_wait wait = { .futures = &f, .count = 1, .bounded = deadline != CFI_NEVER };
     cf_status s = cfi_wait_begin(&wait);
     if (s != CF_OK)
         return s;
@@ -186,17 +188,16 @@ cf_status cfi_await(cf_future *f, int64_t timeout_ns)
     return s;
 }
 
-/* ---- hooks
- * ----------------------------------------------------------------------------------------- */
+/* ---- hooks ---- */
 
 const cf_wait_hooks *cf_set_wait_hooks(const cf_wait_hooks *hooks)
 {
     const cf_wait_hooks *former = cfi_this.hooks;
     cfi_this.hooks = hooks;
     /* The two structs differ by the leading size only; base knows no public header. */
-    cfi_this.sleep_hooks = hooks
-                               ? (struct cfi_sleep_hooks){hooks->data, hooks->before, hooks->after}
-                               : (struct cfi_sleep_hooks){0};
+    cfi_this.sleep_hooks =
+        hooks ? (struct cfi_sleep_hooks){ hooks->data, hooks->before, hooks->after }
+              : (struct cfi_sleep_hooks){ 0 };
     *cfi_sleep_hooks() = hooks ? &cfi_this.sleep_hooks : NULL;
     return former;
 }

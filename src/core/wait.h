@@ -18,7 +18,8 @@ cf_status cfi_fail_woken(enum cfi_woken woken, const char *timeout_message);
 struct cfi_wait {
     cf_future *const *futures; /* NULL entries are skipped */
     size_t count;
-    bool any; /* one of them is enough */
+    bool any;     /* one of them is enough */
+    bool bounded; /* ends by a deadline if by nothing else */
 };
 
 /* Enters the wait into the graph, unless it could never end: CF_OK or CF_DEADLOCK.  Threads that

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/* The thread pool's parts: see pool.c for its life, worker.c for a worker's, idle.h for waking. */
+#ifndef CFI_THREADS_POOL_H
+#define CFI_THREADS_POOL_H
+
+#include "../base/clock.h"
+#include "../base/park.h"
+#include "../base/thread.h"
+#include "../core/executor.h"
+#include "../core/future.h"
+#include "../core/self.h"
+#include "batch.h"
+#include "deque.h"
+#include "heap.h"
+#include "idle.h"
+#include "lane.h"
+
+enum { CFI_MAX_LANES = 64 };
+
+/* What becomes of tasks that are taken from the queues. */
+enum cfi_pool_mode { CFI_MODE_RUN, CFI_MODE_CANCEL, CFI_MODE_BREAK };
+
+struct cf_worker {
+    struct cfi_batch batch;
+    struct cfi_deque deque;
+    _Alignas(CFI_CACHE_LINE) struct cfi_parker parker;
+    cfi_u32 next_sleeper;  /* number + 1 of the one below in the stack of sleepers */
+    struct cfi_self *self; /* guarded by the wait graph's lock; NULL: not running */
+    struct cfi_pool *pool;
+    unsigned number;
+    bool lent;                /* the host made the thread */
+    struct cf_worker *unborn; /* the next of pool->unborn */
+    cfi_thread thread;        /* if not lent */
+    /* The worker's own: */
+    unsigned lane, victim; /* where it looks first */
+    unsigned since_deque;  /* tasks from the lanes while its own deque waited */
+    unsigned batch_size;
+    unsigned begun;      /* tasks since `measured_at` */
+    int64_t measured_at; /* 0: nothing to measure from */
+};
+
+struct cfi_pool {
+    cf_executor executor;
+    cf_thread_pool_options options;
+    cf_host host;
+    char *name;
+    unsigned lane_mask;
+    /* Read by everyone at every task, written rarely: */
+    _Alignas(CFI_CACHE_LINE) cfi_u32 mode;
+    cfi_bool closed;
+    cfi_bool stop_running;
+    cfi_u32 started; /* workers that exist or existed */
+    CFI_ATOMIC(struct cf_worker *) * workers;
+    /* Written by those who sleep and wake: */
+    _Alignas(CFI_CACHE_LINE) struct cfi_idle idle;
+    _Alignas(CFI_CACHE_LINE) struct cfi_heap heap;
+    /* Bounded pools: */
+    _Alignas(CFI_CACHE_LINE) cfi_size pending;
+    cfi_u32 room_waiters, room_event;
+    /* Starting and ending: */
+    struct cfi_lock start_lock; /* guards making the first worker, and joining */
+    cfi_bool ready;             /* the first worker has been started */
+    int64_t start_again_at;     /* no new thread before: the last attempt failed, */
+    int start_error;            /* with this */
+    struct cf_worker *unborn;   /* those whose thread could not be started */
+    unsigned joined;
+    cfi_u32 live; /* workers that have not ended; a futex */
+    struct cfi_lane lanes[];
+};
+
+/* ---- pool.c ---- */
+int cfi_pool_start_worker(
+    struct cfi_pool *pool); /* 0 or an errno; the caller has counted a searcher */
+void cfi_pool_break(struct cfi_pool *pool, const char *message, int code);
+void cfi_pool_begin(struct cfi_pool *pool);                 /* a pending task was claimed */
+void cfi_pool_dispose(struct cfi_pool *pool, cf_future *f); /* cancels or breaks one, by the mode */
+void cfi_pool_worker_ended(struct cf_worker *worker);
+
+/* ---- worker.c ---- */
+enum { CFI_MARK_BITS = 48 };
+static inline unsigned cfi_place_worker(uint64_t place)
+{
+    return (unsigned)(place >> CFI_MARK_BITS);
+}
+
+void *cfi_pool_worker_main(void *worker);
+bool cfi_pool_help(void *self, cf_future *awaited);
+struct cf_worker *
+cfi_worker_here(const struct cfi_pool *pool); /* this thread, if it works for the pool */
+bool cfi_pool_has_work(struct cfi_pool *pool);
+void cfi_pool_drain(struct cfi_pool *pool); /* disposes of what is queued */
+
+/* After a task was published and a full fence: gets a worker on its way if none is searching. */
+void cfi_pool_kick_slow(struct cfi_pool *pool);
+
+static inline void cfi_pool_kick(struct cfi_pool *pool)
+{
+    uint64_t word = cfi_load_relaxed(&pool->idle.word);
+    bool sleeper = cfi_idle_top(word) != 0;
+    bool room = cfi_load_relaxed(&pool->started) < pool->options.max_workers;
+    if (CFI_UNLIKELY(cfi_idle_searching(word) == 0 && (sleeper || room)))
+        cfi_pool_kick_slow(pool);
+}
+
+#endif
