@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "inbox.h"
 
+#include "../base/clock.h"
+
 static bool spin_for_token(struct cfi_parker *parker)
 {
     for (int i = 0; i < cfi_spins && !cfi_has_token(parker); i++)
