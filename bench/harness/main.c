@@ -42,7 +42,7 @@ int main(int argc, char **argv)
         return puts(peer.version()) < 0;
     if (argc != 4)
         return usage(argv[0]);
-    run = (struct run){.workload = argv[1], .workers = atoi(argv[2]), .n = atol(argv[3])};
+    run = (struct run){ .workload = argv[1], .workers = atoi(argv[2]), .n = atol(argv[3]) };
     if (run.workers < 1 || run.n < 1)
         return usage(argv[0]);
     const struct workload *workload = find(bench_workloads, run.workload);

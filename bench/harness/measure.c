@@ -96,9 +96,9 @@ void bench_watch(int seconds)
 {
     seconds_left = seconds;
     cpu_before = read_clock(CLOCK_PROCESS_CPUTIME_ID);
-    struct sigaction action = {.sa_handler = look, .sa_flags = SA_RESTART};
+    struct sigaction action = { .sa_handler = look, .sa_flags = SA_RESTART };
     sigaction(SIGALRM, &action, NULL);
-    struct itimerval every_second = {{1, 0}, {1, 0}};
+    struct itimerval every_second = { { 1, 0 }, { 1, 0 } };
     setitimer(ITIMER_REAL, &every_second, NULL);
 }
 

@@ -29,7 +29,7 @@ static int twice(int arg)
     return 2 * arg;
 }
 
-/* ---- producers ----------------------------------------------------------------------------- */
+/* ---- producers ------------------------------------------------------------------------------ */
 
 struct producer {
     pthread_t thread;
@@ -52,7 +52,7 @@ void bench_threads(void (*body)(int producer))
         return;
     }
     for (int k = 0; k < run.producers; k++) {
-        producers[k] = (struct producer){.body = body, .number = k};
+        producers[k] = (struct producer){ .body = body, .number = k };
         if (pthread_create(&producers[k].thread, NULL, producer_main, &producers[k]) != 0)
             bench_die("no thread");
     }
@@ -117,24 +117,18 @@ static void with_pool(bench_fn *task, long cell_count, void (*body)(int producer
     peer.close();
 }
 
-/* ---- W1, W4: many tasks ---------------------------------------------------------------------- */
+/* ---- W1, W4: many tasks --------------------------------------------------------------------- */
 
 static void run_share(int producer)
 {
     long share = run.n / run.producers, first = share * producer;
+    warm_up(first, share);
     pthread_barrier_wait(&start_line);
     laps[producer].begin = bench_now();
     submit_cells(first, share);
     laps[producer].submitted = bench_now();
     collect_cells(first, share);
     laps[producer].end = bench_now();
-}
-
-static void run_share_warm(int producer)
-{
-    long share = run.n / run.producers;
-    warm_up(share * producer, share);
-    run_share(producer);
 }
 
 static int64_t first_begin(void)
@@ -155,13 +149,13 @@ static int64_t last_end(void)
 
 static void many_tasks(void)
 {
-    with_pool(twice, run.n, run_share_warm);
+    with_pool(twice, run.n, run_share);
     double n = (double)run.n;
     bench_print("ns=%.1f submit_ns=%.1f", (double)(last_end() - first_begin()) / n,
                 (double)(laps[0].submitted - laps[0].begin) * run.producers / n);
 }
 
-/* ---- W2: there and back ---------------------------------------------------------------------- */
+/* ---- W2: there and back --------------------------------------------------------------------- */
 
 static void go_and_come(long times)
 {
@@ -189,8 +183,7 @@ static void round_trips(void)
     bench_print("ns=%.1f", (double)(laps[0].end - laps[0].begin) / (double)run.n);
 }
 
-/* ---- W3: tasks that wait for tasks ------------------------------------------------------------
- */
+/* ---- W3: tasks that wait for tasks ---------------------------------------------------------- */
 
 int bench_fib(int n)
 {
@@ -363,8 +356,7 @@ static void map_ranges(void)
     map_squares(false);
 }
 
-/* ---- W6: memory of what is queued -------------------------------------------------------------
- */
+/* ---- W6: memory of what is queued ----------------------------------------------------------- */
 
 static sem_t gate_reached, gate_open;
 
@@ -406,8 +398,7 @@ static void queued_memory(void)
     with_pool(twice_or_gate, run.n + 1, run_queued);
 }
 
-/* ---- W7: skewed tasks -------------------------------------------------------------------------
- */
+/* ---- W7: skewed tasks ----------------------------------------------------------------------- */
 
 int bench_skewed(int arg)
 {
@@ -441,8 +432,7 @@ static void skewed_tasks(void)
     bench_against_ideal(skew_in_pool);
 }
 
-/* ---- Wf: memory over many tasks ---------------------------------------------------------------
- */
+/* ---- Wf: memory over many tasks ------------------------------------------------------------- */
 
 static void await_window(void)
 {
@@ -496,14 +486,13 @@ static void dropped_windows(void)
     with_pool(twice, WINDOW, run_dropped);
 }
 
-/* ---- Wi: idle ----------------------------------------------------------------------------------
- */
+/* ---- Wi: idle ------------------------------------------------------------------------------- */
 
 #define BUSY_NS 20000 /* of CPU time in a millisecond: more than that is not quiet */
 
 static void sleep_a_millisecond(void)
 {
-    struct timespec t = {.tv_nsec = 1000000};
+    struct timespec t = { .tv_nsec = 1000000 };
     nanosleep(&t, NULL);
 }
 
@@ -540,10 +529,10 @@ static void idle_pool(void)
 }
 
 const struct workload bench_workloads[] = {
-    {"W1", many_tasks, 1, false},      {"W2", round_trips, 1, false},
-    {"W3", fork_join, 1, true},        {"W4", many_tasks, 4, false},
-    {"W5", map_elements, 1, true},     {"W5r", map_ranges, 1, true},
-    {"W6", queued_memory, 1, false},   {"W7", skewed_tasks, 1, true},
-    {"Wf", awaited_windows, 1, false}, {"Wfd", dropped_windows, 1, false},
-    {"Wi", idle_pool, 1, false},       {NULL, NULL, 0, false},
+    { "W1", many_tasks, 1, false },      { "W2", round_trips, 1, false },
+    { "W3", fork_join, 1, true },        { "W4", many_tasks, 4, false },
+    { "W5", map_elements, 1, true },     { "W5r", map_ranges, 1, true },
+    { "W6", queued_memory, 1, false },   { "W7", skewed_tasks, 1, true },
+    { "Wf", awaited_windows, 1, false }, { "Wfd", dropped_windows, 1, false },
+    { "Wi", idle_pool, 1, false },       { NULL, NULL, 0, false },
 };

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 static cf_future **futures;
+static int *inputs, *outputs;
 
 static void make_futures(void)
 {
@@ -30,37 +31,49 @@ static void drop_all(void)
     cf_future_unref_all(futures, (size_t)run.n);
 }
 
-/* ---- W7w, W7m: skewed tasks, waited for all at once and mapped
- * ----------------------------------- */
+/* ---- W7w, W7m: skewed tasks, waited for all at once and mapped ------------------------------ */
 
-static int64_t skew_waited(void)
+/* The first time starts the threads. */
+static int64_t time_second(void (*go)(void))
 {
-    make_futures();
     open_pool();
+    go();
     int64_t begin = bench_now();
-    submit_range(0, run.n);
-    check(cf_wait(futures, (size_t)run.n, CF_ALL_COMPLETED, CF_FOREVER, NULL));
+    go();
     int64_t took = bench_now() - begin;
-    drop_all();
     close_pool();
     return took;
 }
 
+static void wait_for_all(void)
+{
+    submit_range(0, run.n);
+    check(cf_wait(futures, (size_t)run.n, CF_ALL_COMPLETED, CF_FOREVER, NULL));
+    drop_all();
+}
+
+static void map_all(void)
+{
+    check(CF_MAP(pool, call_task, inputs, (size_t)run.n, outputs, CF_FOREVER));
+    if (outputs[run.n - 1] != 2 * inputs[run.n - 1])
+        bench_die("wrong result");
+}
+
+static int64_t skew_waited(void)
+{
+    make_futures();
+    return time_second(wait_for_all);
+}
+
 static int64_t skew_mapped(void)
 {
-    int *in = malloc((size_t)run.n * sizeof(int)), *out = malloc((size_t)run.n * sizeof(int));
-    if (in == NULL || out == NULL)
+    inputs = malloc((size_t)run.n * sizeof(int));
+    outputs = malloc((size_t)run.n * sizeof(int));
+    if (inputs == NULL || outputs == NULL)
         bench_die("no memory");
     for (long i = 0; i < run.n; i++)
-        in[i] = (int)i;
-    open_pool();
-    int64_t begin = bench_now();
-    check(CF_MAP(pool, call_task, in, (size_t)run.n, out, CF_FOREVER));
-    int64_t took = bench_now() - begin;
-    close_pool();
-    if (out[run.n - 1] != 2 * in[run.n - 1])
-        bench_die("wrong result");
-    return took;
+        inputs[i] = (int)i;
+    return time_second(map_all);
 }
 
 static void skewed_wait(void)
@@ -75,8 +88,7 @@ static void skewed_map(void)
     bench_against_ideal(skew_mapped);
 }
 
-/* ---- Wa: as completed ---------------------------------------------------------------------------
- */
+/* ---- Wa: as completed ----------------------------------------------------------------------- */
 
 #define FUTURES_IN_ALL 128000 /* each n is repeated until so many futures have been through */
 #define WAITS          100
@@ -191,7 +203,7 @@ static void only_last_done(struct as_completed_times *times)
 
 static struct as_completed_times one_turn(void)
 {
-    struct as_completed_times times = {0};
+    struct as_completed_times times = { 0 };
     running(&times);
     again_when_done(&times);
     none_done(&times);
@@ -211,7 +223,7 @@ static void add(struct as_completed_times *sum, struct as_completed_times turn)
 
 static void as_completed(void)
 {
-    struct as_completed_times sum = {0};
+    struct as_completed_times sum = { 0 };
     long turns = run.n < FUTURES_IN_ALL ? FUTURES_IN_ALL / run.n : 1;
     bench_watch(100);
     bench_task = same;
@@ -230,8 +242,7 @@ static void as_completed(void)
                 (double)sum.waited / (double)turns / 1e3);
 }
 
-/* ---- Wc: chunks of a lazy map
- * --------------------------------------------------------------------- */
+/* ---- Wc: chunks of a lazy map --------------------------------------------------------------- */
 
 #define POWERS 10 /* for each task: half a microsecond or so */
 
@@ -302,7 +313,8 @@ static void chunks(void)
 }
 
 const struct workload cfutures_workloads[] = {
-    {"W7w", skewed_wait, 1, true}, {"W7m", skewed_map, 1, true}, {"Wa", as_completed, 1, false},
-    {"Wc0", chunks, 1, true},      {"Wc1", chunks, 1, true},     {"Wc10", chunks, 1, true},
-    {"Wc100", chunks, 1, true},    {NULL, NULL, 0, false},
+    { "W7w", skewed_wait, 1, true },  { "W7m", skewed_map, 1, true },
+    { "Wa", as_completed, 1, false }, { "Wc0", chunks, 1, true },
+    { "Wc1", chunks, 1, true },       { "Wc10", chunks, 1, true },
+    { "Wc100", chunks, 1, true },     { NULL, NULL, 0, false },
 };

@@ -38,7 +38,7 @@ static struct future *future_new(bench_fn *fn, int arg)
     struct future *future = malloc(sizeof(*future));
     if (future == NULL)
         bench_die("no memory");
-    *future = (struct future){.fn = fn, .arg = arg};
+    *future = (struct future){ .fn = fn, .arg = arg };
     pthread_mutex_init(&future->lock, NULL);
     pthread_cond_init(&future->settled, NULL);
     atomic_init(&future->references, 2);

@@ -90,7 +90,7 @@ static void submit(void *cell, int arg)
     if (node == NULL)
         bench_die("no memory");
     slot_fill(cell, arg);
-    *node = (struct node){.fn = run_slot, .arg = cell};
+    *node = (struct node){ .fn = run_slot, .arg = cell };
     push(node);
 }
 
