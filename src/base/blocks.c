@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A thread's cache has, for each size, a list in use, one spare magazine, and an untouched piece of
- * a slab.  Taking: list, spare, depot, piece, new piece.  Giving: list; a full list becomes the
+ * a slab.  Taking: list, piece, spare, depot, new piece.  Giving: list; a full list becomes the
  * spare; a second full one goes to the depot.  So a thread that only takes and one that only gives
  * both touch the depot once in 64 calls.  Slabs are never unmapped: blocks of one slab end up
  * everywhere.
@@ -58,7 +58,8 @@ struct bin {
     unsigned count;
     unsigned spare_count;
     struct node *spare;
-    char *piece, *piece_end; /* untouched memory */
+    char *piece;  /* MAGAZINE blocks of untouched memory, */
+    unsigned cut; /* of which so many have been handed out */
 };
 
 struct cache {
@@ -115,11 +116,24 @@ static bool cut_piece(struct bin *bin, size_t block_size)
     bool ok = (size_t)(slab.end - slab.at) >= size || new_slab(); /* a new one always suffices */
     if (ok) {
         bin->piece = slab.at;
-        bin->piece_end = slab.at + size;
+        bin->cut = 0;
         slab.at += size;
     }
     cfi_unlock(&slab.lock);
     return ok;
+}
+
+/* The piece's next block.  Not in the order of addresses but every eighth: neighbours share a cache
+ * line, and the task handed out a moment ago is just being run on another core. */
+static void *next_of_piece(struct bin *bin, size_t block_size)
+{
+    unsigned i = bin->cut++;
+    return bin->piece + (i % 8 * 8 + i / 8) * block_size;
+}
+
+static bool has_piece(const struct bin *bin)
+{
+    return bin->piece && bin->cut < MAGAZINE;
 }
 
 /* ---- depot ---- */
@@ -154,8 +168,8 @@ static void flush_cache(void)
     for (unsigned class = 0; c && class < CFI_BLOCK_CLASSES; class ++) {
         struct bin *bin = &c->bins[class];
         size_t size = (class + 1) * (size_t)CFI_BLOCK_STEP;
-        for (; bin->piece != bin->piece_end; bin->piece += size) {
-            struct node *n = (struct node *)(void *)bin->piece;
+        while (has_piece(bin)) {
+            struct node *n = next_of_piece(bin, size);
             n->next = bin->list;
             bin->list = n;
             bin->count++;
@@ -199,14 +213,10 @@ static void *take(struct bin *bin)
 
 static void *take_slow(struct bin *bin, unsigned class)
 {
-    if (bin->piece == bin->piece_end && refill(bin, class))
-        return take(bin);
     size_t size = (class + 1) * (size_t)CFI_BLOCK_STEP;
-    if (bin->piece == bin->piece_end && !cut_piece(bin, size))
-        return NULL;
-    void *block = bin->piece;
-    bin->piece += size;
-    return block;
+    if (!has_piece(bin) && refill(bin, class))
+        return take(bin);
+    return has_piece(bin) || cut_piece(bin, size) ? next_of_piece(bin, size) : NULL;
 }
 
 static unsigned class_of(size_t size)

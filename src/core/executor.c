@@ -82,7 +82,9 @@ void cfi_executor_init(cf_executor *ex, const cf_executor_ops *ops, void *self,
     cfi_init(&ex->references, 1);
 }
 
-enum { MAX_ROOM = 64 * 1024 };
+enum {
+    MAX_ROOM = 3 * 1024
+}; /* the argument begins behind it, at most 255 * 16 bytes into the block */
 
 cf_status cf_executor_new(const cf_executor_ops *ops, void *self, cf_executor **ret)
 {

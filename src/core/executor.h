@@ -50,9 +50,9 @@ static inline bool cfi_executor_is_foreign(const cf_executor *ex)
     return cfi_load_relaxed(&cfi_process) != ex->process;
 }
 
-static inline uint16_t cfi_generation(void)
+static inline uint8_t cfi_generation(void)
 {
-    return (uint16_t)(cfi_load_relaxed(&cfi_process) >> 1);
+    return (uint8_t)(cfi_load_relaxed(&cfi_process) >> 1);
 }
 
 /* For pools: fills in an executor that lies inside the pool's own memory. */

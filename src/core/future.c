@@ -23,16 +23,6 @@ struct callback {
 
 /* ---- making and letting go ---- */
 
-/* Where the argument begins, and the size of the whole block; 0 when it does not fit into memory.
- */
-static size_t block_size(const cf_task *task, size_t data, size_t result_size)
-{
-    if (task->arg_size > SIZE_MAX / 4 || result_size > SIZE_MAX / 4)
-        return 0;
-    size_t size = data + CFI_ALIGN(task->arg_size) + CFI_ALIGN(result_size);
-    return size < sizeof(cf_future) ? sizeof(cf_future) : size;
-}
-
 static void keep_extra(cf_future *f, const cf_task *task, size_t room)
 {
     struct cfi_extra *extra = cfi_future_extra(f);
@@ -40,33 +30,57 @@ static void keep_extra(cf_future *f, const cf_task *task, size_t room)
     extra->task.arg = cfi_future_arg(f);
     extra->stop_at = CFI_NEVER;
     memset(extra + 1, 0, room);
-    f->flags = CFI_HAS_EXTRA | (task->arg_destroy ? CFI_ARG_PENDING : 0);
+    f->flags |= CFI_HAS_EXTRA | (task->arg_destroy ? CFI_ARG_PENDING : 0);
+}
+
+struct shape {
+    size_t size, data; /* of the block; where the argument begins */
+    uint8_t flags;
+};
+
+/* size 0: it does not fit into memory. */
+static inline struct shape shape_of(size_t arg_size, size_t result_size, bool extra, size_t room)
+{
+    if (CFI_LIKELY(result_size <= 8 && arg_size <= UINT8_MAX && !extra)) {
+        size_t size = CFI_ARG_NEAR + arg_size;
+        return (struct shape){ size < sizeof(cf_future) ? sizeof(cf_future) : size, CFI_ARG_NEAR,
+                               CFI_NEAR_SLOT };
+    }
+    bool big = arg_size > UINT8_MAX || result_size > UINT16_MAX;
+    size_t data = !big && !extra ? CFI_ARG_NEAR : CFI_ARG_FAR;
+    if (extra)
+        data += CFI_ALIGN(sizeof(struct cfi_extra) + room);
+    bool fits = arg_size <= SIZE_MAX / 4 && result_size <= SIZE_MAX / 4;
+    size_t size = data + CFI_ALIGN(arg_size) + CFI_ALIGN(result_size);
+    return (struct shape){ fits ? size : 0, data, big ? CFI_BIG : 0 };
 }
 
 cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, size_t room)
 {
     size_t result_size = kind == CFI_KIND_BYTES ? sizeof(cf_bytes) : task->result_size;
-    size_t data =
-        extra ? sizeof(cf_future) + CFI_ALIGN(sizeof(struct cfi_extra) + room) : CFI_HEADER;
-    size_t size = block_size(task, data, result_size);
-    cf_future *f = size ? cfi_block_new(size) : NULL;
-    if (!f)
+    struct shape shape = shape_of(task->arg_size, result_size, extra, room);
+    cf_future *f = shape.size ? cfi_block_new(shape.size) : NULL;
+    if (CFI_UNLIKELY(!f))
         return NULL;
-    size_t units = cfi_block_capacity(size) / CFI_BLOCK_STEP;
+    size_t units = cfi_block_capacity(shape.size) / CFI_BLOCK_STEP;
     cfi_init(&f->word, CFI_REFERENCE);
     f->watchers = NULL;
     f->executor = NULL;
     f->kind = (uint8_t)kind;
-    f->flags = 0;
-    f->units = units <= CFI_BLOCK_CLASSES ? (uint16_t)units : 0;
+    f->flags = shape.flags;
+    f->units = units <= CFI_BLOCK_CLASSES ? (uint8_t)units : 0;
+    f->data = (uint8_t)(shape.data / 16);
     f->generation = cfi_generation();
-    f->data = (uint16_t)(data / 16);
-    cfi_init(&f->place, 0);
-    f->u.task.call.fn = task->fn;
+    f->arg_size = (uint8_t)task->arg_size;
+    f->result_size = (uint16_t)result_size;
     if (kind == CFI_KIND_BYTES)
-        f->u.task.call.bytes_fn = task->bytes_fn;
-    f->u.task.arg_size = task->arg_size;
-    f->u.task.result_size = result_size;
+        f->at.bytes_fn = task->bytes_fn;
+    else
+        f->at.fn = task->fn;
+    if (CFI_UNLIKELY(shape.flags & CFI_BIG)) {
+        f->tail.sizes[0] = task->arg_size;
+        f->tail.sizes[1] = result_size;
+    }
     if (task->arg_size && task->arg)
         memcpy(cfi_future_arg(f), task->arg, task->arg_size);
     if (CFI_UNLIKELY(extra))
@@ -93,10 +107,10 @@ static void destroy_result(cf_future *f, uint64_t word)
 
 static void destroy_failure(cf_future *f)
 {
-    struct cfi_failure *failure = &f->u.failure;
-    if (f->flags & CFI_OWNS_TEXT)
-        free((char *)(uintptr_t)failure->error.message);
-    cfi_raised_free(failure->raised);
+    struct cfi_failure *failure = f->tail.end.failure;
+    if (failure)
+        cfi_raised_free(failure->raised);
+    free(failure);
 }
 
 static CFI_COLD void destroy_slow(cf_future *f, uint64_t word)
@@ -114,7 +128,8 @@ static CFI_COLD void destroy_slow(cf_future *f, uint64_t word)
 /* Nobody else has a reference any more. */
 static inline void destroy(cf_future *f, uint64_t word)
 {
-    if (CFI_LIKELY(cfi_state(word) == CFI_DONE_OK && f->kind == CFI_KIND_FN && f->flags == 0))
+    if (CFI_LIKELY(cfi_state(word) == CFI_DONE_OK && f->kind == CFI_KIND_FN &&
+                   !(f->flags & (CFI_HAS_EXTRA | CFI_COUNTED))))
         cfi_future_discard(f);
     else
         destroy_slow(f, word);
@@ -305,7 +320,7 @@ static CFI_COLD void settle_watched(cf_future *f, uint32_t final)
 }
 
 /* Publishes the final state and gives a reference back, in one swap if nobody waits. */
-static inline void settle(cf_future *f, uint32_t final)
+void cfi_future_settle(cf_future *f, uint32_t final)
 {
     uint64_t word = cfi_load_relaxed(&f->word);
     while (!(word & (CFI_WAITED | CFI_WATCHED))) {
@@ -320,103 +335,12 @@ static inline void settle(cf_future *f, uint32_t final)
     settle_watched(f, final);
 }
 
-static void destroy_arg(cf_future *f)
+void cfi_future_destroy_arg(cf_future *f)
 {
-    if (f->flags & CFI_ARG_PENDING) {
+    if (CFI_UNLIKELY(f->flags & CFI_ARG_PENDING)) {
         f->flags &= (uint8_t)~CFI_ARG_PENDING;
         cfi_future_extra(f)->task.arg_destroy(cfi_future_arg(f));
     }
-}
-
-/* Writes the failure over the task part and settles. */
-static void settle_failed(cf_future *f, const cf_error *error, bool owns_text,
-                          struct cfi_raised *raised)
-{
-    f->u.failure = (struct cfi_failure){ .error = *error, .raised = raised };
-    f->u.failure.error.size = sizeof(cf_error);
-    if (owns_text)
-        f->flags |= CFI_OWNS_TEXT;
-    settle(f, CFI_DONE_FAILED);
-}
-
-void cfi_future_fail(cf_future *f, const cf_error *error)
-{
-    destroy_arg(f);
-    if (f->kind == CFI_KIND_BYTES)
-        cf_bytes_free(cfi_future_slot(f));
-    char *text = error->message ? strdup(error->message) : NULL;
-    cf_error copy = *error;
-    copy.message = text ? text : cfi_plain_error(error->status)->message;
-    settle_failed(f, &copy, text != NULL, NULL);
-}
-
-void cfi_future_succeed(cf_future *f)
-{
-    destroy_arg(f);
-    settle(f, CFI_DONE_OK);
-}
-
-static bool was_asked_to_stop(cf_future *f)
-{
-    if (cfi_load_relaxed(&f->word) & CFI_STOP)
-        return true;
-    if (f->executor && f->executor->stop_running && cfi_load_relaxed(f->executor->stop_running))
-        return true;
-    return f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->stop_at != CFI_NEVER &&
-           cfi_now() >= cfi_future_extra(f)->stop_at;
-}
-
-bool cf_stop_requested(void)
-{
-    return cfi_this.frame && cfi_this.frame->future && was_asked_to_stop(cfi_this.frame->future);
-}
-
-static CFI_COLD void fail_with_code(cf_future *f, struct cfi_frame *frame, int code)
-{
-    bool stopped = was_asked_to_stop(f);
-    const char *said = frame->message_lost
-                           ? "the task failed, and there was no memory for what it said"
-                       : stopped ? "the task stopped as it was asked to"
-                                 : "the task returned a non-zero code";
-    cf_error error = { .status = stopped ? CF_STOPPED : CF_FAILED,
-                       .code = code,
-                       .message = frame->message ? frame->message : said,
-                       .exit_code = -1 };
-    if (f->kind == CFI_KIND_BYTES)
-        cf_bytes_free(cfi_future_slot(f));
-    settle_failed(f, &error, frame->message != NULL, frame->raised);
-}
-
-/* A task that said why it fails and then did not fail. */
-static CFI_COLD void drop_what_was_raised(struct cfi_frame *frame)
-{
-    free(frame->message);
-    cfi_raised_free(frame->raised);
-}
-
-static int call(cf_future *f)
-{
-    if (CFI_LIKELY(f->kind == CFI_KIND_FN))
-        return f->u.task.call.fn(cfi_future_arg(f), cfi_future_slot(f));
-    return f->u.task.call.bytes_fn(cfi_future_arg(f), f->u.task.arg_size, cfi_future_slot(f));
-}
-
-void cfi_future_execute(cf_future *f)
-{
-    struct cfi_frame frame;
-    cfi_frame_push(&frame, f);
-    if (f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->task.run_limit_ns > 0)
-        cfi_future_extra(f)->stop_at = cfi_deadline(cfi_future_extra(f)->task.run_limit_ns);
-    int code = call(f);
-    cfi_frame_pop(&frame);
-    destroy_arg(f);
-    if (CFI_UNLIKELY(code != 0)) {
-        fail_with_code(f, &frame, code);
-        return;
-    }
-    if (CFI_UNLIKELY(frame.message || frame.raised))
-        drop_what_was_raised(&frame);
-    settle(f, CFI_DONE_OK);
 }
 
 /* ---- asking and cancelling ---- */
@@ -450,7 +374,7 @@ bool cf_future_cancel(cf_future *future)
     while (cfi_state(word) == CFI_PENDING) {
         if (!cfi_cas_acq_rel(&future->word, &word, word | CFI_DONE_CANCELLED))
             continue;
-        destroy_arg(future);
+        cfi_future_destroy_arg(future);
         if (future->flags & CFI_NOTIFIES)
             future->executor->ops.cancelled(future->executor->self, future);
         announce(future, word, false); /* to FIRST_EXCEPTION a cancel is no failure */
@@ -473,21 +397,29 @@ bool cf_future_stop(cf_future *future, int64_t grace_ns)
     return true;
 }
 
-const cf_error *cfi_future_error(const cf_future *f)
-{
-    return state_of(f) == CFI_DONE_CANCELLED ? cfi_plain_error(CF_CANCELLED) : &f->u.failure.error;
-}
-
 const cf_error *cf_future_exception(cf_future *future)
 {
     uint32_t state = state_of(future);
-    return state == CFI_DONE_FAILED || state == CFI_DONE_CANCELLED ? cfi_future_error(future)
-                                                                   : NULL;
+    if (state == CFI_DONE_CANCELLED)
+        return cfi_plain_error(CF_CANCELLED);
+    if (state != CFI_DONE_FAILED)
+        return NULL;
+    struct cfi_failure *failure = future->tail.end.failure;
+    return failure ? &failure->error : cfi_plain_error(future->tail.end.status);
+}
+
+cf_status cfi_fail_as_future(const cf_future *f)
+{
+    cf_error error = *cf_future_exception((cf_future *)(uintptr_t)f);
+    if (error.status != CF_CANCELLED)
+        error.code = f->tail.end.code;
+    return cfi_fail_with(&error);
 }
 
 void *cf_future_exception_object(const cf_future *future)
 {
-    struct cfi_raised *raised =
-        state_of(future) == CFI_DONE_FAILED ? future->u.failure.raised : NULL;
+    if (state_of(future) != CFI_DONE_FAILED || !future->tail.end.failure)
+        return NULL;
+    struct cfi_raised *raised = future->tail.end.failure->raised;
     return raised ? raised->object : NULL;
 }

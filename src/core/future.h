@@ -16,8 +16,15 @@
  * part belongs to nobody; then to the runner; once the state is final nothing in it changes, and
  * the release of that swap pairs with the acquire of whoever reads a final state.
  *
- * A failure is written over the task part (function, sizes, argument, result: nobody needs them any
- * more), so failing needs no memory and cannot fail.
+ * The block is one cache line for a task with up to 16 bytes of argument and 8 of result:
+ *
+ *     header (40) | result up to 8, else nothing (8) | argument, at 48 | result, if larger
+ *     header (40) | both sizes, if one does not fit into 16 bits (16) | ... | argument at 64 |
+ * result header (40) | as above | struct cfi_extra and a provider's room at 64 | argument | result
+ *
+ * The memory for what a failure says is taken when the task has returned, before it settles; when
+ * there is none, status and code are kept all the same (they lie where the result would): settling
+ * cannot fail.
  *
  * `watchers` is guarded by one of a few locks chosen by the future's address.  A watcher is added
  * under that lock after a look at the state; who settles takes the list under the same lock, after
@@ -51,11 +58,12 @@ enum {
 enum cfi_kind { CFI_KIND_FN, CFI_KIND_BYTES, CFI_KIND_PROMISE };
 
 enum {
-    CFI_HAS_EXTRA = 1,   /* a struct cfi_extra lies behind the result                             */
-    CFI_OWNS_TEXT = 2,   /* the failure's message was malloc'ed                                   */
-    CFI_COUNTED = 4,     /* holds a reference on its executor                                     */
-    CFI_ARG_PENDING = 8, /* arg_destroy has still to be called                                    */
-    CFI_NOTIFIES = 16    /* its executor wants to hear of a cancel                                */
+    CFI_HAS_EXTRA = 1,   /* a struct cfi_extra lies before the argument */
+    CFI_BIG = 2,         /* the sizes lie at the tail                   */
+    CFI_COUNTED = 4,     /* holds a reference on its executor           */
+    CFI_ARG_PENDING = 8, /* arg_destroy has still to be called          */
+    CFI_NOTIFIES = 16,   /* its executor wants to hear of a cancel      */
+    CFI_NEAR_SLOT = 32   /* the result lies at the tail                 */
 };
 
 /* A callback or a member of a wait set: what hears of the end. */
@@ -65,19 +73,11 @@ struct cfi_watcher {
     void (*notify)(struct cfi_watcher *watcher, bool failed);
 };
 
+/* What a failed future says; in one block with its text. */
 struct cfi_failure {
     cf_error error;
     struct cfi_raised *raised; /* NULL: none */
-};
-
-/* What a task is until it has run. */
-struct cfi_task_part {
-    union {
-        cf_fn *fn;
-        cf_bytes_fn *bytes_fn;
-    } call;
-    size_t arg_size;
-    size_t result_size;
+    char text[];
 };
 
 struct cf_future {
@@ -86,14 +86,26 @@ struct cf_future {
     cf_executor *executor; /* NULL: a promise */
     uint8_t kind;
     uint8_t flags;
-    uint16_t units; /* the block's size in steps of CFI_BLOCK_STEP; 0: larger than any cached one */
-    uint16_t generation; /* of the process that made it: in a forked child it can never settle */
-    uint16_t data;       /* where the argument begins, in steps of 16 bytes */
-    cfi_u64 place;       /* where it runs: written by its pool once it is claimed; 0: not known */
+    uint8_t units; /* the block's size in steps of CFI_BLOCK_STEP; 0: larger than any cached one */
+    uint8_t data;  /* where the argument begins, in steps of 16 bytes */
+    uint8_t generation; /* of the process that made it: in a forked child it can never settle */
+    uint8_t arg_size;   /* these two: see cfi_arg_size */
+    uint16_t result_size;
     union {
-        struct cfi_task_part task;
-        struct cfi_failure failure;
-    } u;
+        cf_fn *fn; /* what to call, until it is called; */
+        cf_bytes_fn *bytes_fn;
+        cfi_u64 place; /* then where it runs (the pool's; 0 in the upper 16 bits: not known) */
+    } at;
+    union {
+        unsigned char slot[8]; /* CFI_NEAR_SLOT                                          */
+        size_t sizes[2];       /* CFI_BIG: of argument and result                        */
+        struct {               /* when it failed                                         */
+            struct cfi_failure *failure; /* NULL: there was no memory                    */
+            cf_status status;
+            int code;
+        } end;
+    } tail;
+    /* The argument begins at offset 48, in the tail's second half, or at 64. */
 };
 
 /* What few tasks have: destroy functions, limits, a priority, a provider's room behind it. */
@@ -102,9 +114,18 @@ struct cfi_extra {
     int64_t stop_at; /* deadline of run_limit_ns once it runs */
 };
 
-/* A block: header (64 bytes) | extra and room, from offset 96 on | argument | result. */
-enum { CFI_HEADER = offsetof(cf_future, u) + sizeof(struct cfi_task_part) };
 #define CFI_ALIGN(n) (((n) + 15) & ~(size_t)15)
+enum { CFI_ARG_NEAR = 48, CFI_ARG_FAR = 64 }; /* with extra or sizes; extra begins here too */
+
+static inline size_t cfi_arg_size(const cf_future *f)
+{
+    return f->flags & CFI_BIG ? f->tail.sizes[0] : f->arg_size;
+}
+
+static inline size_t cfi_result_size(const cf_future *f)
+{
+    return f->flags & CFI_BIG ? f->tail.sizes[1] : f->result_size;
+}
 
 static inline void *cfi_future_arg(cf_future *f)
 {
@@ -113,12 +134,14 @@ static inline void *cfi_future_arg(cf_future *f)
 
 static inline void *cfi_future_slot(cf_future *f)
 {
-    return (char *)cfi_future_arg(f) + CFI_ALIGN(f->u.task.arg_size);
+    if (CFI_LIKELY(f->flags & CFI_NEAR_SLOT))
+        return f->tail.slot;
+    return (char *)cfi_future_arg(f) + CFI_ALIGN(cfi_arg_size(f));
 }
 
 static inline struct cfi_extra *cfi_future_extra(cf_future *f)
 {
-    return (struct cfi_extra *)(void *)(f + 1); /* only with CFI_HAS_EXTRA */
+    return (struct cfi_extra *)(void *)((char *)f + CFI_ARG_FAR); /* only with CFI_HAS_EXTRA */
 }
 
 static inline uint32_t cfi_state(uint64_t word)
@@ -162,12 +185,19 @@ static inline bool cfi_future_claim(cf_future *f)
     return false;
 }
 
-/* Runs a claimed task on this thread and settles it.  Takes over one reference. */
-void cfi_future_execute(cf_future *f);
+/* Runs a claimed task on this thread and settles it.  Takes over one reference.  `place`: where,
+ * for the pool's own use, or 0. */
+void cfi_future_execute(cf_future *f, uint64_t place);
 
 /* Settle a running (or settling) future without running it.  Take over one reference. */
 void cfi_future_fail(cf_future *f, const cf_error *error);
 void cfi_future_succeed(cf_future *f);
+
+/* Publishes a final state and gives a reference back.  What the state stands for is in place. */
+void cfi_future_settle(cf_future *f, uint32_t final);
+
+/* Calls arg_destroy if that is still to be done. */
+void cfi_future_destroy_arg(cf_future *f);
 
 /* ---- waiters and watchers ---- */
 
@@ -184,7 +214,7 @@ void cfi_future_unwatch(cf_future *f, struct cfi_watcher *watcher);
 void cfi_futures_lock_all(void);
 void cfi_futures_unlock_all(void);
 
-/* The error of a future that is done and has no result. */
-const cf_error *cfi_future_error(const cf_future *f);
+/* Makes the error of a future that is done and has no result this thread's last one; its status. */
+cf_status cfi_fail_as_future(const cf_future *f);
 
 #endif

@@ -57,7 +57,7 @@ cf_status cf_future_set_result(cf_future *future, const void *result)
     if (!begin_settling(future))
         return already_settled();
     if (result)
-        memcpy(cfi_future_slot(future), result, future->u.task.result_size);
+        memcpy(cfi_future_slot(future), result, cfi_result_size(future));
     cfi_future_succeed(cf_future_ref(future));
     return CF_OK;
 }
@@ -95,5 +95,5 @@ void *cf_future_room(cf_future *future)
 void cf_future_run(cf_future *future)
 {
     if (future && future->kind != CFI_KIND_PROMISE && cfi_future_claim(future))
-        cfi_future_execute(cf_future_ref(future));
+        cfi_future_execute(cf_future_ref(future), 0);
 }

@@ -17,7 +17,7 @@ static inline cf_status reach_result(cf_future *f, int64_t timeout_ns)
             return s;
         word = cfi_load_acquire(&f->word);
     }
-    return CFI_LIKELY(cfi_state(word) == CFI_DONE_OK) ? CF_OK : cfi_fail_with(cfi_future_error(f));
+    return CFI_LIKELY(cfi_state(word) == CFI_DONE_OK) ? CF_OK : cfi_fail_as_future(f);
 }
 
 static CFI_COLD cf_status wrong_size(size_t asked, size_t has)
@@ -47,8 +47,8 @@ cf_status cf_future_result(cf_future *future, int64_t timeout_ns, void *result, 
         return CF_OK;
     if (CFI_UNLIKELY(future->kind == CFI_KIND_BYTES))
         return cfi_fail(CF_INVALID, "the result is a cf_bytes: take it or peek");
-    if (CFI_UNLIKELY(result_size != future->u.task.result_size))
-        return wrong_size(result_size, future->u.task.result_size);
+    if (CFI_UNLIKELY(result_size != cfi_result_size(future)))
+        return wrong_size(result_size, cfi_result_size(future));
     if (CFI_UNLIKELY(!result))
         return cfi_fail(CF_INVALID, "result is NULL, but result_size is not 0");
     memcpy(result, cfi_future_slot(future), result_size);
@@ -64,8 +64,8 @@ cf_status cf_future_take(cf_future *future, int64_t timeout_ns, void *result, si
         return taken();
     if (!result && result_size == 0)
         return CF_OK; /* the status only: nothing is taken */
-    if (result_size != future->u.task.result_size)
-        return wrong_size(result_size, future->u.task.result_size);
+    if (result_size != cfi_result_size(future))
+        return wrong_size(result_size, cfi_result_size(future));
     if (!result)
         return cfi_fail(CF_INVALID, "result is NULL, but result_size is not 0");
     if (cfi_or_acq_rel(&future->word, (uint64_t)CFI_TAKEN) & CFI_TAKEN) /* one winner */
@@ -87,6 +87,6 @@ cf_status cf_future_peek(cf_future *future, int64_t timeout_ns, const void **ret
     if (ret_data)
         *ret_data = is_bytes ? bytes->data : (const void *)bytes;
     if (ret_size)
-        *ret_size = is_bytes ? bytes->size : future->u.task.result_size;
+        *ret_size = is_bytes ? bytes->size : cfi_result_size(future);
     return CF_OK;
 }

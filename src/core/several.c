@@ -165,7 +165,7 @@ struct cf_completed {
     size_t count;
     size_t helped;   /* entries before this one have begun */
     bool is_foreign; /* one of them can never settle in this process */
-    uint16_t generation;
+    uint8_t generation;
     cf_future **futures; /* a reference each; NULL once given out */
     struct cfi_inbox_entry entries[];
 };

@@ -17,7 +17,8 @@ struct cfi_lane {
     bool closed;
     unsigned tail_at;
     struct cfi_segment *tail;
-    cfi_u64 put; /* how many were put; published by release, under `in` */
+    /* A line of its own: takers look at it all the time, and the lock is the producer's. */
+    _Alignas(CFI_CACHE_LINE) cfi_u64 put; /* how many were put; published by release, under `in` */
     _Alignas(CFI_CACHE_LINE) struct cfi_lock out; /* guards head, head_at */
     unsigned head_at;
     CFI_ATOMIC(struct cfi_segment *) head; /* the first is set by the first put */

@@ -197,8 +197,8 @@ static bool has_priority(cf_future *f)
     return f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->task.priority != 0;
 }
 
-/* CF_OK after a full fence, else why not. */
-static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f)
+/* CF_OK after a full fence, else why not.  Sets *lane if the task went into one. */
+static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_lane **lane)
 {
     if (CFI_UNLIKELY(has_priority(f)))
         return cfi_heap_put(&pool->heap, f, cfi_future_extra(f)->task.priority);
@@ -207,7 +207,8 @@ static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f)
         cfi_fence_seq_cst(); /* pairs with the ones in worker.c: see idle.h */
         return CF_OK;
     }
-    return cfi_lane_put(&pool->lanes[lane_of_this_thread() & pool->lane_mask], f, false);
+    *lane = &pool->lanes[lane_of_this_thread() & pool->lane_mask];
+    return cfi_lane_put(*lane, f, false);
 }
 
 static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
@@ -217,10 +218,11 @@ static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
         if (s != CF_OK)
             return s;
     }
-    cf_status s = enqueue(pool, f);
+    struct cfi_lane *lane = NULL;
+    cf_status s = enqueue(pool, f, &lane);
     if (CFI_UNLIKELY(s != CF_OK))
         return refused(pool, s);
-    cfi_pool_kick(pool);
+    cfi_pool_kick(pool, lane);
     return CF_OK;
 }
 
@@ -231,7 +233,7 @@ static cf_status run_in_caller(struct cfi_pool *pool, cf_future *f)
         return refused(pool, CF_SHUTDOWN);
     f->flags &= (uint8_t)~CFI_NOTIFIES; /* it never was pending in the pool's sense */
     if (cfi_future_claim(f))
-        cfi_future_execute(f);
+        cfi_future_execute(f, 0);
     return CF_OK;
 }
 
@@ -417,7 +419,7 @@ static bool pool_has_free_worker(void *self)
 
 static struct cfi_self *pool_runner(void *self, const cf_future *f)
 {
-    unsigned number = cfi_place_worker(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->place));
+    unsigned number = cfi_place_worker(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->at.place));
     return number ? pool_worker(self, number - 1) : NULL;
 }
 

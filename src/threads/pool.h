@@ -90,16 +90,17 @@ cfi_worker_here(const struct cfi_pool *pool); /* this thread, if it works for th
 bool cfi_pool_has_work(struct cfi_pool *pool);
 void cfi_pool_drain(struct cfi_pool *pool); /* disposes of what is queued */
 
-/* After a task was published and a full fence: gets a worker on its way if none is searching. */
-void cfi_pool_kick_slow(struct cfi_pool *pool);
+/* After a task was published and a full fence: gets a worker on its way, unless one is searching
+ * or, if `lane` is given, the lane has been emptied. */
+void cfi_pool_kick_slow(struct cfi_pool *pool, struct cfi_lane *lane);
 
-static inline void cfi_pool_kick(struct cfi_pool *pool)
+static inline void cfi_pool_kick(struct cfi_pool *pool, struct cfi_lane *lane)
 {
     uint64_t word = cfi_load_relaxed(&pool->idle.word);
     bool sleeper = cfi_idle_top(word) != 0;
     bool room = cfi_load_relaxed(&pool->started) < pool->options.max_workers;
     if (CFI_UNLIKELY(cfi_idle_searching(word) == 0 && (sleeper || room)))
-        cfi_pool_kick_slow(pool);
+        cfi_pool_kick_slow(pool, lane);
 }
 
 #endif

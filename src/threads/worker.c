@@ -23,6 +23,7 @@ enum {
     BATCH_NS = 20000,   /* what a batch should cost */
     DEQUE_EVERY = 61,   /* a prime, as Go's scheduler takes for the same purpose */
     SEARCH_TURNS = 400, /* of a pause each, before parking */
+    GRACE_TURNS = 20,   /* before waking somebody */
 };
 
 static _Thread_local struct cf_worker *here;
@@ -34,11 +35,11 @@ struct cf_worker *cfi_worker_here(const struct cfi_pool *pool)
 
 /* ---- running ---- */
 
-/* Leaves word where the task runs and which deque entries will be its descendants'. */
-static void mark_place(struct cf_worker *w, cf_future *f)
+/* Where a task runs, and from which position on the deque's entries will be its descendants'. */
+static uint64_t place_of(struct cf_worker *w)
 {
     uint64_t mark = (uint64_t)cfi_deque_bottom(&w->deque) & ((UINT64_C(1) << CFI_MARK_BITS) - 1);
-    cfi_store_release(&f->place, (uint64_t)(w->number + 1) << CFI_MARK_BITS | mark);
+    return (uint64_t)(w->number + 1) << CFI_MARK_BITS | mark;
 }
 
 /* Runs a claimed task.  Takes over one reference. */
@@ -46,8 +47,7 @@ static inline void run_claimed(struct cf_worker *w, cf_future *f)
 {
     if (CFI_UNLIKELY(w->pool->options.max_pending))
         cfi_pool_begin(w->pool);
-    mark_place(w, f);
-    cfi_future_execute(f);
+    cfi_future_execute(f, place_of(w));
 }
 
 /* Runs a task taken from a queue, unless somebody was faster.  Takes over the queue's reference. */
@@ -85,11 +85,14 @@ static unsigned measure(struct cf_worker *w)
     return w->batch_size;
 }
 
-/* Keeps all but the first in the batch. */
+/* Keeps all but the first in the batch, where idle workers may have them. */
 static cf_future *keep_batch(struct cf_worker *w, cf_future **tasks, unsigned count)
 {
-    if (count > 1)
+    if (count > 1) {
         cfi_batch_fill(&w->batch, tasks + 1, count - 1);
+        cfi_fence_seq_cst(); /* pairs with the sleepers': see idle.h */
+        cfi_pool_kick(w->pool, NULL);
+    }
     return tasks[0];
 }
 
@@ -251,11 +254,28 @@ static void end_search(struct cfi_pool *pool)
     uint64_t before = cfi_sub_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
     cfi_fence_seq_cst(); /* pairs with the submitter's: see idle.h */
     if (cfi_idle_searching(before) == 1 && cfi_pool_has_work(pool))
-        cfi_pool_kick(pool);
+        cfi_pool_kick(pool, NULL);
 }
 
-void cfi_pool_kick_slow(struct cfi_pool *pool)
+/* A wake-up costs the waker as much as twenty small tasks, and a worker that has just finished one
+ * needs but a moment to find the next: give it that moment first. */
+static bool is_taken_meanwhile(struct cfi_pool *pool, struct cfi_lane *lane)
 {
+    for (int i = 0; lane && cfi_spins && i < GRACE_TURNS; i++) {
+        cfi_pause();
+        uint64_t word = cfi_load_acquire(&pool->idle.word);
+        if (!cfi_idle_top(word))
+            return false;
+        if (cfi_idle_searching(word) || cfi_lane_is_empty(lane))
+            return true;
+    }
+    return false;
+}
+
+void cfi_pool_kick_slow(struct cfi_pool *pool, struct cfi_lane *lane)
+{
+    if (is_taken_meanwhile(pool, lane))
+        return;
     struct cf_worker *sleeper = pop_sleeper(pool);
     if (sleeper) {
         cfi_unpark(&sleeper->parker);
@@ -287,7 +307,7 @@ static void push_self(struct cf_worker *w, bool searching)
         !cfi_cas_seq_cst(&pool->idle.word, &word, pushed)); /* release: pairs with pop_sleeper */
     cfi_fence_seq_cst(); /* pairs with the submitter's: see idle.h */
     if (!cfi_idle_searching(pushed) && cfi_pool_has_work(pool))
-        cfi_pool_kick(pool);
+        cfi_pool_kick(pool, NULL);
 }
 
 static cf_future *search(struct cf_worker *w)
@@ -356,15 +376,15 @@ static void work(struct cf_worker *w)
 static void give_back(struct cf_worker *w, cf_future *f)
 {
     if (cfi_lane_put(&w->pool->lanes[0], f, true) == CF_OK)
-        cfi_pool_kick(w->pool);
+        cfi_pool_kick(w->pool, NULL);
     else
         run(w, f); /* no memory for the queue: better here than never */
 }
 
-static bool leapfrog(struct cf_worker *w, const cf_future *awaited)
+static bool leapfrog(struct cf_worker *w, cf_future *awaited)
 {
-    uint64_t place = cfi_load_acquire(&awaited->place); /* pairs with mark_place */
-    if (place == 0)
+    uint64_t place = cfi_load_acquire(&awaited->at.place); /* pairs with cfi_future_execute */
+    if (cfi_place_worker(place) == 0)
         return false;
     struct cf_worker *runner = worker_at(w->pool, cfi_place_worker(place) - 1);
     int64_t mark = (int64_t)(place & ((UINT64_C(1) << CFI_MARK_BITS) - 1));
