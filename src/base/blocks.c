@@ -84,24 +84,14 @@ static _Thread_local struct cache *cache;
 
 enum { SLAB_MIN = 64 * 1024, SLAB_MAX = 2 * 1024 * 1024 };
 
-/* Small programs get small slabs; large ones get whole huge pages, which save a page fault for
- * every 40 tasks and most of the TLB misses. */
+/* Small programs get small slabs.  No huge pages: where the machine's memory is lent page by page
+ * (most virtual machines) the first touch of one cost up to ten times what it saved. */
 static bool new_slab(void)
 {
     size_t size = slab.next_size ? slab.next_size : SLAB_MIN;
-    size_t room = size < SLAB_MAX ? size : 2 * size; /* huge pages want alignment: map twice, cut */
-    char *map = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (map == MAP_FAILED)
         return false;
-    if (size == SLAB_MAX) {
-        char *aligned = (char *)(((uintptr_t)map + SLAB_MAX - 1) & ~(uintptr_t)(SLAB_MAX - 1));
-        if (aligned > map)
-            munmap(map, (size_t)(aligned - map));
-        if (map + room > aligned + size)
-            munmap(aligned + size, (size_t)(map + room - aligned) - size);
-        (void)madvise(aligned, size, MADV_HUGEPAGE); /* only speed: no matter if it is refused */
-        map = aligned;
-    }
     slab.at = map;
     slab.end = map + size;
     slab.next_size = size < SLAB_MAX ? 2 * size : SLAB_MAX;

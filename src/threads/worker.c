@@ -20,10 +20,11 @@
 #include <stdlib.h>
 
 enum {
-    BATCH_NS = 20000,   /* what a batch should cost */
-    DEQUE_EVERY = 61,   /* a prime, as Go's scheduler takes for the same purpose */
-    SEARCH_TURNS = 400, /* of a pause each, before parking */
-    GRACE_TURNS = 20,   /* before waking somebody */
+    BATCH_NS = 20000,  /* what a batch should cost */
+    DEQUE_EVERY = 61,  /* a prime, as Go's scheduler takes for the same purpose */
+    SEARCH_TURNS = 80, /* looks before parking: some 25 us */
+    MAX_PAUSES = 32,   /* between two looks */
+    GRACE_TURNS = 20,  /* before waking somebody */
 };
 
 static _Thread_local struct cf_worker *here;
@@ -310,6 +311,8 @@ static void push_self(struct cf_worker *w, bool searching)
         cfi_pool_kick(pool, NULL);
 }
 
+/* Looks less and less often: each look takes the cache line away that a producer is about to write.
+ */
 static cf_future *search(struct cf_worker *w)
 {
     int turns = cfi_spins ? SEARCH_TURNS : 1;
@@ -317,7 +320,8 @@ static cf_future *search(struct cf_worker *w)
         cf_future *f = find(w);
         if (f || cfi_load_relaxed(&w->pool->closed))
             return f;
-        cfi_pause();
+        for (int pause = 0; pause <= i && pause < MAX_PAUSES; pause++)
+            cfi_pause();
     }
     return NULL;
 }
