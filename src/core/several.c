@@ -115,6 +115,27 @@ static void help_all(cf_future *const *futures, size_t count, cf_return_when rul
     }
 }
 
+/* FIRST_EXCEPTION inside a task: any completion may leave only such as can never end, which the
+ * wait graph tells only to who asks again.  So wake at each. */
+static cf_status sleep_for_exception(struct member *members, cf_future *const *futures,
+                                     size_t count, int64_t deadline)
+{
+    cf_future **pending = malloc(count * sizeof(cf_future *));
+    if (!pending)
+        return cfi_fail(CF_NOMEM, "cf_wait: out of memory for %zu futures", count);
+    cf_status s = CF_OK;
+    while (s == CF_OK && !holds(tally(futures, count), CF_FIRST_EXCEPTION)) {
+        size_t n = 0;
+        for (size_t i = 0; i < count; i++) {
+            if (futures[i] && !cfi_future_is_done(futures[i]))
+                pending[n++] = futures[i];
+        }
+        s = sleep_for(members, pending, n, CF_FIRST_COMPLETED, deadline);
+    }
+    free(pending);
+    return s;
+}
+
 static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_when rule,
                              int64_t timeout_ns)
 {
@@ -130,7 +151,9 @@ static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_
         members = malloc(count * sizeof *members);
     if (!members)
         return cfi_fail(CF_NOMEM, "cf_wait: out of memory for %zu futures", count);
-    cf_status s = sleep_for(members, futures, count, rule, deadline);
+    bool step_by_step = rule == CF_FIRST_EXCEPTION && cfi_is_waited_for();
+    cf_status s = step_by_step ? sleep_for_exception(members, futures, count, deadline)
+                               : sleep_for(members, futures, count, rule, deadline);
     if (members != few)
         free(members);
     return s;
