@@ -84,6 +84,16 @@ static inline void cfi_fence_seq_cst(void)
 #endif
 }
 
+/* After a locked operation: on x86 that already was a full fence, elsewhere not. */
+static inline void cfi_fence_after_rmw(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    atomic_signal_fence(memory_order_seq_cst);
+#else
+    cfi_fence_seq_cst();
+#endif
+}
+
 /* One turn of a spin loop.  Under the explorer it hands over, or a spinning thread would spin for
  * ever. */
 static inline void cfi_pause(void)

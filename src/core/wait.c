@@ -149,10 +149,12 @@ static bool spin(cf_future *f, int64_t deadline)
     for (int i = 0; i <= cfi_spins; i++) {
         if (cfi_future_is_done(f))
             return true;
-        if (helps && cfi_wait_help(f) && !cfi_deadline_passed(deadline))
-            i = 0;
-        else
+        if (!helps || !cfi_wait_help(f))
             cfi_pause();
+        else if (cfi_deadline_passed(deadline))
+            break;
+        else
+            i = -1;
     }
     return cfi_future_is_done(f);
 }

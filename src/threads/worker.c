@@ -347,7 +347,8 @@ static bool search_or_park(struct cf_worker *w, bool searching)
     if (!searching && begin_search(w->pool))
         return true;
     push_self(w, searching);
-    (void)cfi_park(&w->parker, CFI_NEVER);
+    while (cfi_park(&w->parker, CFI_NEVER) != CFI_WOKEN)
+        ;        /* a hook's veto ends waits, not workers */
     return true; /* whoever woke us counted us so (or the pool is closed, and it no longer matters)
                   */
 }
