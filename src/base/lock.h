@@ -31,11 +31,9 @@ static inline void cfi_lock(struct cfi_lock *lock)
         cfi_lock_slow(lock);
 }
 
-/* The exchange is seq_cst: callers use an unlock as the full fence between what they published in
- * the section and what they read after it. */
 static inline void cfi_unlock(struct cfi_lock *lock)
 {
-    if (cfi_exchange_seq_cst(&lock->word, 0) == 2)
+    if (cfi_exchange_release(&lock->word, 0) == 2) /* pairs with the swap in cfi_lock */
         cfi_unlock_slow(lock);
 }
 

@@ -69,7 +69,8 @@ cf_status cfi_heap_put(struct cfi_heap *heap, cf_future *f, int64_t priority)
 {
     cfi_lock(&heap->lock);
     cf_status s = put_locked(heap, f, priority);
-    cfi_unlock(&heap->lock); /* the full fence */
+    cfi_unlock(&heap->lock);
+    cfi_fence_after_rmw();
     return s;
 }
 

@@ -58,7 +58,8 @@ cf_status cfi_lane_put(struct cfi_lane *lane, cf_future *f, bool force)
 {
     cfi_lock(&lane->in);
     cf_status s = put_locked(lane, f, force);
-    cfi_unlock(&lane->in); /* the full fence */
+    cfi_unlock(&lane->in);
+    cfi_fence_after_rmw();
     return s;
 }
 
