@@ -19,9 +19,10 @@ class Results:
         self.verdicts = {}  # (label, peer) -> why there is none
 
     def wants(self, workload, peer):
-        """A deadlock need not be seen twice."""
-        asked = not workload.own or peer == BASE
-        return asked and (workload.label, peer) not in self.verdicts
+        """What never gave a figure need not be asked twice: a deadlock takes its time."""
+        where = (workload.label, peer)
+        return (not workload.own or peer == BASE) and (
+            where not in self.verdicts or where in self.values)
 
     def add(self, workload, peer, number, outcome):
         if isinstance(outcome, str):
@@ -50,7 +51,9 @@ class Results:
         pairs = [(theirs[r][workload.key], ours[r][workload.key]) for r in theirs if r in ours]
         if workload.more_is_better:
             pairs = [(base, other) for other, base in pairs]
-        if not workload.compared or not pairs or any(min(pair) <= 0 for pair in pairs):
+        if peer == BASE or not workload.compared or not pairs:
+            return None
+        if any(min(pair) <= 0 for pair in pairs):
             return None
         return statistics.median(other / base for other, base in pairs)
 
@@ -63,11 +66,15 @@ def table(header, rows):
 def cell(results, workload, peer):
     verdict = results.verdicts.get((workload.label, peer))
     median = results.median(workload, peer)
-    if verdict or median is None:
+    if verdict == "failed" or median is None:
         return verdict or ""
     ratio = results.ratio(workload, peer)
     text = workload.shown.format(median)
-    return text if ratio is None else f"{text} ({ratio:.2f})"
+    return text if ratio is None else f"{text} ({ratio:.3g})"
+
+
+def number(figure):
+    return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def overview(results):
@@ -80,13 +87,13 @@ def beside(results, workload, peer):
     """Medians of what a program printed besides the figure that is compared."""
     rounds = results.values[workload.label, peer]
     keys = [key for key in next(iter(rounds.values())) if key != workload.key]
-    return ", ".join(f"{key} {results.median(workload, peer, key):.5g}" for key in keys)
+    return ", ".join(f"{key} {number(results.median(workload, peer, key))}" for key in keys)
 
 
 def row(results, workload, peer):
     figures, ratio = results.figures(workload, peer), results.ratio(workload, peer)
     shown = [workload.shown.format(f(figures)) for f in (statistics.median, min, max)]
-    return [peer, *shown, f"{ratio:.2f}" if ratio else "", str(len(figures)),
+    return [peer, *shown, f"{ratio:.3g}" if ratio else "", str(len(figures)),
             beside(results, workload, peer)]
 
 
@@ -115,7 +122,7 @@ def as_completed(results):
         "wait_us": "cf_wait for the first, one is done, us a call",
     }
     sizes = [w for w in WORKLOADS if w.group == "Wa" and results.was_run(w)]
-    rows = [[w.label.split()[1], *(f"{results.median(w, BASE, key):.4g}" for key in columns)]
+    rows = [[w.label.split()[1], *(number(results.median(w, BASE, key)) for key in columns)]
             for w in sizes]
     return table(["Wa: futures", *columns.values()], rows) if rows else ""
 
@@ -123,7 +130,7 @@ def as_completed(results):
 def chunks(results):
     done = [w for w in WORKLOADS if w.group == "Wc" and results.was_run(w)]
     rows = [[w.label.split()[1], str(w.workers),
-             *(f"{results.median(w, BASE, key):.4g}" for key in ("ns", "serial_ns", "speedup"))]
+             *(number(results.median(w, BASE, key)) for key in ("ns", "serial_ns", "speedup"))]
             for w in done]
     header = ["Wc: chunk size", "workers", "ns a task", "the same in a loop", "speed-up"]
     return table(header, rows) if rows else ""

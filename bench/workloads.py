@@ -29,7 +29,7 @@ class Workload:
 
 def many(workers):
     return Workload(f"W1 w{workers}", "W1", workers, 10**6, 2 * 10**5, "ns", "{:.0f} ns",
-                    f"one producer, empty tasks, a result each, {workers} workers; ns a task")
+                    f"one producer, empty tasks, a result each, workers: {workers}; ns a task")
 
 
 def as_completed(n):

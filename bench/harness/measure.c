@@ -12,8 +12,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SPIN_STEPS 700
-#define STALLED_NS 5000000 /* less CPU time than this in a second: nobody does anything */
+#define SPIN_STEPS      700
+#define STALLED_NS      5000000 /* less CPU time than this in a second: nobody does anything */
+#define STALLED_SECONDS 3       /* so long, lest a busy machine be taken for a deadlock */
 
 static int64_t read_clock(clockid_t clock)
 {
@@ -69,7 +70,7 @@ void bench_spin(int units)
     }
 }
 
-static volatile int seconds_left;
+static volatile int seconds_left, seconds_stalled;
 static volatile int64_t cpu_before;
 
 static void give_up(const char *verdict, int code)
@@ -85,7 +86,8 @@ static void look(int signal_number)
 {
     (void)signal_number;
     int64_t cpu = read_clock(CLOCK_PROCESS_CPUTIME_ID);
-    if (cpu - cpu_before < STALLED_NS)
+    seconds_stalled = cpu - cpu_before < STALLED_NS ? seconds_stalled + 1 : 0;
+    if (seconds_stalled == STALLED_SECONDS)
         give_up("DEADLOCK", 3);
     if (--seconds_left <= 0)
         give_up("TOO_SLOW", 4);
