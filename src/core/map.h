@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* What the array maps and the lazy map share: how far to split, and what an element said when it
+ * failed. */
+#ifndef CFI_CORE_MAP_H
+#define CFI_CORE_MAP_H
+
+#include "../base/clock.h"
+#include "error.h"
+#include "self.h"
+
+/* How many tasks can run at once on this executor; at least 1. */
+size_t cfi_map_workers(const cf_executor *ex);
+
+enum { CFI_PIECE_NS = 100000, CFI_PIECE_GROWTH = 8 };
+
+/* How many elements to take next when the last `size` took `took` nanoseconds: as many as take
+ * about CFI_PIECE_NS, but at most CFI_PIECE_GROWTH times as many; at least 1. */
+size_t cfi_map_piece(size_t size, int64_t took);
+
+/* What is left of a call's time, for those that take a timeout. */
+static inline int64_t cfi_time_left(int64_t deadline)
+{
+    return deadline == CFI_NEVER ? CF_FOREVER : deadline - cfi_now();
+}
+
+/* How one element ended that has no result. */
+struct cfi_ending {
+    cf_status status;
+    int code;
+    char *text; /* of cf_raise: malloc'ed, or NULL */
+    bool text_lost;
+};
+
+/* The ending of an element that returned `code`.  Takes over what it raised. */
+struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code);
+
+/* Reports an ending as this thread's last error; returns its status. */
+cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index) CFI_COLD;
+
+/* Drops what an element raised that then did not fail, so that the next one is not blamed. */
+void cfi_map_forget(struct cfi_frame *frame) CFI_COLD;
+
+static inline bool cfi_map_has_raised(const struct cfi_frame *frame)
+{
+    return frame->message || frame->raised;
+}
+
+/* A frame for elements on top of the one of the task that they are in. */
+static inline void cfi_map_push(struct cfi_frame *frame)
+{
+    cfi_frame_push(frame, cfi_this.frame ? cfi_this.frame->future : NULL);
+}
+
+#endif
