@@ -231,6 +231,27 @@ static void forget_task(void)
     CHECK(runs[0] == 1 && runs[1] == 1);
 }
 
+/* Nobody keeps a handle, but somebody wants to hear of the end. */
+static int told;
+
+static void on_done(cf_future *future, void *data)
+{
+    (void)data;
+    CHECK(cf_future_done(future));
+    told++;
+}
+
+static void forget_watched(void)
+{
+    cf_future *f;
+    new_pool(1);
+    CHECK(submit(0, &f) == CF_OK);
+    CHECK(cf_future_add_done_callback(f, on_done, NULL) == CF_OK);
+    cf_future_unref(f);
+    cf_executor_free(pool);
+    CHECK(runs[0] == 1 && told == 1);
+}
+
 static void warm_up(void)
 {
     new_pool(1);
@@ -251,6 +272,7 @@ int main(int argc, char **argv)
         { "shutdown_cancel_2", shutdown_cancel_2, 2 },
         { "cancel_worker", cancel_worker, 2 },
         { "forget_task", forget_task, 2 },
+        { "forget_watched", forget_watched, 2 },
     };
     return schedule_main(clients, sizeof clients / sizeof *clients, warm_up, argc, argv);
 }

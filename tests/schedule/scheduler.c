@@ -47,6 +47,8 @@ struct thread {
     const char *caller; /* of the step that it is about to take */
     struct word *last;  /* what its latest operation was on, and what was there before */
     uint64_t last_value;
+    char *stack_end; /* while it does not run: what lies below belongs to functions that have
+                        returned */
     struct word
         *preempted_at; /* before which operation, and whether others were at that word since */
     bool met_touch, met_change;
@@ -60,6 +62,7 @@ static _Thread_local struct thread *self;
 static KEPT struct thread threads[MAX_THREADS];
 static KEPT int thread_count;
 static KEPT sem_t all_finished;
+static KEPT char *stacks; /* one after the other */
 static KEPT int64_t now;
 static KEPT int step, preemptions, timeouts, bound;
 static KEPT bool replaying; /* a schedule given from outside: no bound, every step is printed */
@@ -332,9 +335,21 @@ static void hand_over(struct thread *to)
     if (to == self)
         return;
     struct thread *me = self;
+    me->stack_end = __builtin_frame_address(0);
     sem_post(&to->baton);
     while (sem_wait(&me->baton) != 0)
         ;
+}
+
+/* Is this in a function of another thread that has returned? */
+static bool is_gone(const volatile void *address)
+{
+    size_t at = (size_t)((const volatile char *)address - stacks);
+    if (at >= (size_t)MAX_THREADS * STACK)
+        return false;
+    const struct thread *t = &threads[at / STACK];
+    return t != self && t < threads + thread_count && t->stack_end &&
+           (const volatile char *)address < t->stack_end;
 }
 
 static void take_step(const char *what, const volatile void *address, const char *caller)
@@ -408,7 +423,7 @@ void cfi_schedule_point(const volatile void *address)
     if (!is_scheduled())
         return;
     point("touches", address, false, __builtin_return_address(0));
-    if (arena_is_freed(address))
+    if (arena_is_freed(address) || is_gone(address))
         schedule_fail("an atomic operation on freed memory, from %p", __builtin_return_address(0));
 }
 
@@ -455,8 +470,6 @@ void cfi_schedule_futex_wake(cfi_u32 *word, int count)
         }
     }
 }
-
-static KEPT char *stacks;
 
 static void *thread_main(void *arg)
 {
