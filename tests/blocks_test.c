@@ -148,12 +148,19 @@ static void test_blocks_come_round(void **state)
     assert_in_range(count_different(belt.addresses, COUNT_OF(belt.addresses)), BATCH, 4 * BATCH);
 }
 
+struct sharing {
+    struct start_line line;
+    atomic_uint mark;
+};
+
 static void *take_and_give(void *data)
 {
+    struct sharing *s = data;
     unsigned char *blocks[100];
-    unsigned char mark = (unsigned char)atomic_fetch_add((atomic_uint *)data, 1);
+    unsigned char mark = (unsigned char)atomic_fetch_add(&s->mark, 1);
+    line_up(&s->line);
     for (unsigned round = 0; round < 500; round++) {
-        size_t size = 32 + (round % 4) * 96;
+        size_t size = 640 + (round + mark) % 8 * 32; /* each begins with another one */
         for (size_t i = 0; i < COUNT_OF(blocks); i++) {
             blocks[i] = cfi_block_new(size);
             memset(blocks[i], mark, size);
@@ -169,8 +176,8 @@ static void *take_and_give(void *data)
 static void test_threads_do_not_share_blocks(void **state)
 {
     (void)state;
-    atomic_uint mark = 1;
-    run_on_threads(4, take_and_give, &mark);
+    struct sharing s = { .line = { .parties = 4 } };
+    run_on_threads(4, take_and_give, &s);
     assert_checks();
 }
 
@@ -200,6 +207,51 @@ static void test_a_thread_that_ends_leaves_its_blocks(void **state)
             cfi_block_free((void *)own[i], 192);
     }
     assert_in_range(count_different(addresses, COUNT_OF(addresses)), BLOCKS_EACH, 5 * BLOCKS_EACH);
+}
+
+static void *take_a_few(void *data)
+{
+    uintptr_t *addresses = data;
+    for (int i = 0; i < 10; i++)
+        addresses[i] = (uintptr_t)cfi_block_new(320);
+    return NULL;
+}
+
+/* Its unused memory goes to others, without what is still in use. */
+static void test_what_it_leaves_lies_apart(void **state)
+{
+    (void)state;
+    uintptr_t addresses[600];
+    for (size_t i = 0; i < 100; i += 10)
+        join_thread(start_thread(take_a_few, addresses + i));
+    for (size_t i = 100; i < COUNT_OF(addresses); i++)
+        addresses[i] = (uintptr_t)cfi_block_new(320);
+    qsort(addresses, COUNT_OF(addresses), sizeof *addresses, compare_addresses);
+    for (size_t i = 1; i < COUNT_OF(addresses); i++)
+        assert_true(addresses[i] - addresses[i - 1] >= 320);
+    for (size_t i = 0; i < COUNT_OF(addresses); i++)
+        cfi_block_free((void *)addresses[i], 320);
+}
+
+static void *take_one(void *data)
+{
+    *(uintptr_t *)data = (uintptr_t)cfi_block_new(416);
+    return NULL;
+}
+
+/* Also what it never took: threads that take one block each share their pages. */
+static void test_it_leaves_what_it_did_not_use(void **state)
+{
+    (void)state;
+    uintptr_t addresses[64], pages[64];
+    for (size_t i = 0; i < COUNT_OF(addresses); i++)
+        join_thread(start_thread(take_one, &addresses[i]));
+    for (size_t i = 0; i < COUNT_OF(addresses); i++) {
+        pages[i] = addresses[i] / 4096;
+        cfi_block_free((void *)addresses[i], 416);
+    }
+    skip_unless_reused();
+    assert_in_range(count_different(pages, COUNT_OF(pages)), 1, 20);
 }
 
 /* ---- fork ---- */
@@ -235,6 +287,8 @@ int main(void)
         cmocka_unit_test(test_blocks_come_round),
         cmocka_unit_test(test_threads_do_not_share_blocks),
         cmocka_unit_test(test_a_thread_that_ends_leaves_its_blocks),
+        cmocka_unit_test(test_what_it_leaves_lies_apart),
+        cmocka_unit_test(test_it_leaves_what_it_did_not_use),
         cmocka_unit_test(test_all_locks_can_be_held),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

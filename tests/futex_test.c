@@ -37,7 +37,7 @@ static void test_errno_is_kept(void **state)
     errno = EDOM;
     (void)cfi_futex_wait(&word, 7, 0);             /* ETIMEDOUT */
     (void)cfi_futex_wait(&word, 8, 0);             /* EAGAIN */
-    cfi_futex_wake((cfi_u32 *)(uintptr_t)4096, 1); /* EFAULT */
+    cfi_futex_wake((cfi_u32 *)(uintptr_t)4097, 1); /* EINVAL */
     assert_int_equal(errno, EDOM);
 }
 
