@@ -32,6 +32,36 @@ static void await(cf_future *f, int number)
     cf_future_unref(f);
 }
 
+/* ---- a task that keeps a worker busy until it is let go ---- */
+
+static cf_future *begun[2], *gate[2];
+
+static int wait_for_gate(const void *arg, void *result)
+{
+    (void)result;
+    int i = *(const int *)arg;
+    CHECK(cf_future_set_result(begun[i], NULL) == CF_OK);
+    return cf_future_result(gate[i], CF_FOREVER, NULL, 0) == CF_OK ? 0 : 1;
+}
+
+static void occupy_worker(int i)
+{
+    CHECK(cf_future_new(0, NULL, &begun[i]) == CF_OK && cf_future_new(0, NULL, &gate[i]) == CF_OK);
+    CHECK(cf_submit(pool, wait_for_gate, &i, sizeof i, 0, NULL) == CF_OK);
+    CHECK(cf_future_result(begun[i], CF_FOREVER, NULL, 0) == CF_OK);
+}
+
+static void open_gate(int i)
+{
+    CHECK(cf_future_set_result(gate[i], NULL) == CF_OK);
+}
+
+static void free_gate(int i)
+{
+    cf_future_unref(begun[i]);
+    cf_future_unref(gate[i]);
+}
+
 /* ---- submit against a worker that is about to park ---- */
 
 static void submit_park(void)
@@ -106,19 +136,24 @@ static void two_meet(void)
     cf_executor_free(pool);
 }
 
-/* The same behind tasks so short that a worker takes several at once. */
+/* The same with both in what one worker takes at once: the other must get at the second. */
 static void two_meet_in_batch(void)
 {
-    cf_future *before[4], *tasks[2];
+    cf_future *tasks[2];
     new_pool(2);
     new_meeting();
-    for (int i = 0; i < 4; i++)
-        CHECK(submit(i, &before[i]) == CF_OK);
+    occupy_worker(0);
+    occupy_worker(1);
     submit_meeting(tasks);
-    for (int i = 0; i < 4; i++)
-        await(before[i], i);
+    for (int i = 0; i < 3; i++)
+        CHECK(submit(i, NULL) == CF_OK);
+    open_gate(0);
+    open_gate(1);
     await_meeting(tasks);
     cf_executor_free(pool);
+    CHECK(runs[0] == 1 && runs[1] == 1 && runs[2] == 1);
+    free_gate(0);
+    free_gate(1);
 }
 
 /* ---- stealing against the owner, who waits for its own submits ---- */
@@ -197,6 +232,22 @@ static void shutdown_cancel_2(void)
     shut_down_against_submit(2, CF_CANCEL_PENDING);
 }
 
+/* The late submit finds the only worker busy, so it starts another one while the pool shuts down.
+ */
+static void shutdown_start(void)
+{
+    new_pool(2);
+    occupy_worker(0);
+    spawn(submit_late);
+    open_gate(0);
+    CHECK(cf_executor_shutdown(pool, CF_FINISH_PENDING, CF_FOREVER) == CF_OK);
+    join_spawned();
+    cf_executor_free(pool);
+    CHECK(runs[1] == (late_status == CF_OK));
+    cf_future_unref(late);
+    free_gate(0);
+}
+
 /* ---- cancel against a worker ---- */
 
 static cf_future *task;
@@ -270,6 +321,7 @@ int main(int argc, char **argv)
         { "shutdown_submit_2", shutdown_submit_2, 2 },
         { "shutdown_cancel", shutdown_cancel, 2 },
         { "shutdown_cancel_2", shutdown_cancel_2, 2 },
+        { "shutdown_start", shutdown_start, 2 },
         { "cancel_worker", cancel_worker, 2 },
         { "forget_task", forget_task, 2 },
         { "forget_watched", forget_watched, 2 },

@@ -43,6 +43,7 @@ struct thread {
     const cfi_u32 *word; /* ASLEEP: on what, until when */
     int64_t deadline;
     bool timed_out;
+    bool spun;          /* and since then nobody else has moved */
     pthread_t awaited;  /* JOINING */
     const char *caller; /* of the step that it is about to take */
     struct word *last;  /* what its latest operation was on, and what was there before */
@@ -357,8 +358,10 @@ static void take_step(const char *what, const volatile void *address, const char
     if (++step > MAX_STEPS)
         schedule_fail("no end after %d steps", MAX_STEPS);
     note_change();
-    for (int i = 0; i < thread_count; i++)
+    for (int i = 0; i < thread_count; i++) {
         threads[i].behind &= ~(1u << self->number);
+        threads[i].spun &= &threads[i] == self;
+    }
     self->caller = caller;
     if (replaying)
         record_step(what, address);
@@ -427,14 +430,18 @@ void cfi_schedule_point(const volatile void *address)
         schedule_fail("an atomic operation on freed memory, from %p", __builtin_return_address(0));
 }
 
-/* A turn of a spin loop: pointless before all the others have moved. */
+/* A turn of a spin loop.  The first is nothing but time that passes; a further one is pointless
+ * before all the others have moved. */
 void cfi_schedule_yield(void)
 {
     if (!is_scheduled())
         return;
     take_step("spins", NULL, __builtin_return_address(0));
-    self->behind = ready_threads() & ~(1u << self->number);
-    hand_over(pick(false));
+    if (self->spun) {
+        self->behind = ready_threads() & ~(1u << self->number);
+        hand_over(pick(false));
+    }
+    self->spun = true;
 }
 
 int cfi_schedule_futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
@@ -515,14 +522,17 @@ int cfi_schedule_thread_start(pthread_t *thread, void *(*run)(void *), void *arg
 
 void cfi_schedule_thread_join(pthread_t thread)
 {
-    for (int i = 0; i < thread_count; i++) {
-        if (!pthread_equal(threads[i].id, thread) || threads[i].state == FINISHED)
-            continue;
-        take_step("joins", NULL, __builtin_return_address(0));
-        self->state = JOINING;
-        self->awaited = thread;
-        hand_over(pick(false));
-    }
+    int i = 0;
+    while (i < thread_count && !pthread_equal(threads[i].id, thread))
+        i++;
+    if (i == thread_count)
+        schedule_fail("a join of a thread that was never started");
+    if (threads[i].state == FINISHED)
+        return;
+    take_step("joins", NULL, __builtin_return_address(0));
+    self->state = JOINING;
+    self->awaited = thread;
+    hand_over(pick(false));
 }
 
 int64_t cfi_schedule_now(void)
