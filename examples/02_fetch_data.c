@@ -14,7 +14,7 @@ static int fetch_data(const void *endpoint, size_t size, cf_bytes *result)
 
 int main(void)
 {
-    static const char *const endpoints[] = {"api/data1", "api/data2", "api/data3"};
+    static const char *const endpoints[] = { "api/data1", "api/data2", "api/data3" };
     cf_auto_executor *executor = NULL;
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 3), &executor));
 

@@ -14,7 +14,7 @@ static int some_function(const void *arg, void *result)
 
 int main(void)
 {
-    int numbers[3] = {1, 2, 3}, results[3];
+    int numbers[3] = { 1, 2, 3 }, results[3];
     cf_auto_executor *executor = NULL;
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 3), &executor));
     TRY(CF_MAP(executor, some_function, numbers, 3, results, CF_FOREVER));

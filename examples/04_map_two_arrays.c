@@ -34,8 +34,8 @@ static void print(const char *how, const int r[5])
 
 int main(void)
 {
-    static const struct pair pairs[5] = {{1, 10}, {2, 20}, {3, 30}, {4, 40}, {5, 50}};
-    static const int xs[5] = {1, 2, 3, 4, 5}, ys[5] = {10, 20, 30, 40, 50};
+    static const struct pair pairs[5] = { { 1, 10 }, { 2, 20 }, { 3, 30 }, { 4, 40 }, { 5, 50 } };
+    static const int xs[5] = { 1, 2, 3, 4, 5 }, ys[5] = { 10, 20, 30, 40, 50 };
     int results[5];
     cf_auto_executor *executor = NULL;
     TRY(cf_thread_pool_new(NULL, &executor));
@@ -43,7 +43,7 @@ int main(void)
     TRY(CF_MAP(executor, multiply, pairs, 5, results, CF_FOREVER));
     print("pairs", results);
 
-    struct columns columns = {xs, ys};
+    struct columns columns = { xs, ys };
     TRY(cf_map_range(executor, multiply_range, &columns, sizeof columns, 5, results,
                      sizeof *results, CF_FOREVER));
     print("columns", results);

@@ -14,10 +14,10 @@ static int upper(const void *word, size_t size, cf_bytes *result)
 
 int main(void)
 {
-    static char items[4][8] = {"apple", "banana", "cherry", "date"};
+    static char items[4][8] = { "apple", "banana", "cherry", "date" };
     cf_bytes words[4], results[4];
     for (int i = 0; i < 4; i++)
-        words[i] = (cf_bytes){items[i], strlen(items[i]) + 1};
+        words[i] = (cf_bytes){ items[i], strlen(items[i]) + 1 };
 
     cf_auto_executor *executor = NULL;
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 2), &executor));

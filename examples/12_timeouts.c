@@ -33,7 +33,7 @@ static void print_result(int i, cf_future *future)
 
 int main(void)
 {
-    static const int numbers[4] = {1, 2, 3, 6};
+    static const int numbers[4] = { 1, 2, 3, 6 };
     cf_auto_executor *executor = NULL;
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 3), &executor));
 

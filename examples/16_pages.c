@@ -13,7 +13,7 @@ struct url {
 static int fetch_url(const void *arg, void *result)
 {
     const struct url *url = arg;
-    cf_bytes body = {NULL, 0};
+    cf_bytes body = { NULL, 0 };
     int code = http_get(url->text, &body);
     *(size_t *)result = body.size;
     cf_bytes_free(&body);

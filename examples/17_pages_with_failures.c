@@ -25,7 +25,7 @@ static int take_name(const cf_bytes *page, cf_bytes *result)
 /* The argument is an address, the result the name of the user who lives there. */
 static int fetch_user_name(const void *url, size_t url_size, cf_bytes *result)
 {
-    cf_bytes page = {NULL, 0};
+    cf_bytes page = { NULL, 0 };
     (void)url_size;
     int code = http_get(url, &page);
     if (code == 0)

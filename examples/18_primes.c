@@ -42,7 +42,7 @@ int main(int argc, char **argv)
     long step = (argc > 1 ? atol(argv[1]) : 2000000) / RANGES, counts[RANGES];
     struct range ranges[RANGES];
     for (int i = 0; i < RANGES; i++)
-        ranges[i] = (struct range){i * step, (i + 1) * step};
+        ranges[i] = (struct range){ i * step, (i + 1) * step };
 
     double start = now();
     for (int i = 0; i < RANGES; i++)

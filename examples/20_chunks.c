@@ -42,7 +42,7 @@ static double run(struct setting s)
     {
         double a;
         size_t i;
-        struct source source = {{0, s.num_calc}, s.num_tasks};
+        struct source source = { { 0, s.num_calc }, s.num_tasks };
         const cf_task *each =
             CF_TASK(.fn = task, .arg_size = sizeof source.params, .result_size = sizeof a);
         cf_auto_executor *executor = NULL;
@@ -60,9 +60,10 @@ static double run(struct setting s)
 static void print_table(void)
 {
     static const struct setting rows[10] = {
-        {1, 1, 100, 100000},   {2, 1, 100, 100000},   {1, 10, 100, 100000}, {2, 10, 100, 100000},
-        {1, 1, 10000, 1000},   {2, 1, 10000, 1000},   {1, 10, 10000, 1000}, {2, 10, 10000, 1000},
-        {1, 100, 10000, 1000}, {2, 100, 10000, 1000},
+        { 1, 1, 100, 100000 },   { 2, 1, 100, 100000 },  { 1, 10, 100, 100000 },
+        { 2, 10, 100, 100000 },  { 1, 1, 10000, 1000 },  { 2, 1, 10000, 1000 },
+        { 1, 10, 10000, 1000 },  { 2, 10, 10000, 1000 }, { 1, 100, 10000, 1000 },
+        { 2, 100, 10000, 1000 },
     };
     puts("max_workers chunk_size num_tasks num_calc Execution time(sec) without chunk_size");
     for (int i = 0; i < 10; i++) {
@@ -82,8 +83,8 @@ static unsigned number(const char *text)
 int main(int argc, char **argv)
 {
     if (argc == 5)
-        printf("%.3f\n", run((struct setting){number(argv[1]), number(argv[2]), number(argv[3]),
-                                              number(argv[4])}));
+        printf("%.3f\n", run((struct setting){ number(argv[1]), number(argv[2]), number(argv[3]),
+                                               number(argv[4]) }));
     else
         print_table();
     return 0;

@@ -35,7 +35,8 @@ static void reject_and_cancel(void)
         sleep_for(0.001);
     TRY(cf_submit(executor, nap, NULL, 0, 0, &futures[1]));
     TRY(cf_submit(executor, nap, NULL, 0, 0, &futures[2]));
-    printf("one more: %s\n", cf_status_name(cf_submit(executor, nap, NULL, 0, 0, NULL)));
+    printf("submit to the full queue: %s\n",
+           cf_status_name(cf_submit(executor, nap, NULL, 0, 0, NULL)));
 
     printf("cancelled while it waits: %s\n", yes(cf_future_cancel(futures[1])));
     printf("cancelled while it runs: %s\n", yes(cf_future_cancel(futures[0])));

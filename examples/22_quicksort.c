@@ -35,7 +35,7 @@ static int quicksort(const void *arg, void *result)
     if (p->n < 2)
         return 0;
     size_t k = partition(p->v, p->n);
-    struct part low = {p->executor, p->v, k}, high = {p->executor, p->v + k + 1, p->n - k - 1};
+    struct part low = { p->executor, p->v, k }, high = { p->executor, p->v + k + 1, p->n - k - 1 };
     cf_auto_future *future = NULL;
     if (cf_submit(p->executor, quicksort, &low, sizeof low, 0, &future) != CF_OK)
         return cf_raise(1, "%s", cf_last_error()->message);
@@ -54,7 +54,7 @@ int main(void)
     cf_auto_executor *executor = NULL;
     cf_auto_future *future = NULL;
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 1), &executor));
-    struct part all = {executor, v, COUNT};
+    struct part all = { executor, v, COUNT };
     TRY(cf_submit(executor, quicksort, &all, sizeof all, 0, &future));
     TRY(cf_future_result(future, CF_SECONDS(30), NULL, 0));
 

@@ -38,7 +38,7 @@ static inline double now(void)
 
 static inline void sleep_for(double seconds)
 {
-    struct timespec t = {.tv_sec = (time_t)seconds};
+    struct timespec t = { .tv_sec = (time_t)seconds };
     t.tv_nsec = (long)((seconds - (double)t.tv_sec) * 1e9);
     while (nanosleep(&t, &t) != 0)
         continue;

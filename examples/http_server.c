@@ -47,7 +47,7 @@ static enum MHD_Result answer(void *data, struct MHD_Connection *connection, con
 
 unsigned http_server_start(unsigned delay_ms)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
+    struct sockaddr_in address = { .sin_family = AF_INET };
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     answer_delay_ms = delay_ms;
     server =

@@ -16,6 +16,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 began=$(date +%s)
 count=0
+read -r load_before _ </proc/loadavg
 
 bold='' plain=''
 if [ -t 1 ]; then
@@ -41,7 +42,8 @@ chapter() {
 show() {
     count=$((count + 1))
     printf '\n%s%s%s  [examples/%s.c]\n%s\n\n' "$bold" "$2" "$plain" "$1" "$3"
-    [ -x "$programs/$1" ] || give_up "there is no $programs/$1; are the examples compiled?"
+    [ -x "$programs/$1" ] || give_up "there is no $programs/$1; are the examples compiled?
+(Those of pages need libcurl, libmicrohttpd and jansson.)"
     {
         # shellcheck disable=SC2086  # no word at all where there is no stdbuf
         timeout -k 5 60 $by_lines "$programs/$1" 2>&1
@@ -117,7 +119,7 @@ show 17_pages_with_failures "Pages, two of which fail" \
 show 18_primes "Counting primes" \
     "Work for the CPU in ten pieces: threads in C use all the CPUs."
 show 10_ten_million_squares "Ten million squares" \
-    "Calls of a nanosecond each; map puts many of them into one task."
+    "Calls of a nanosecond each: by map one by one they gain little, in ranges they do."
 show 19_tiny_tasks "A hundred multiplications" \
     "Sometimes a loop is best: starting threads takes longer than this work."
 show 20_chunks "Large and small tasks, with and without chunks" \
@@ -127,11 +129,16 @@ chapter "What running things at the same time has gained"
 printf '\n%-46s %11s %11s %9s\n' "" "one by one" "cfutures" "gain"
 gain "4 pages of 0.2 s, 4 threads" "$(seconds 16_pages Sequential)" "$(seconds 16_pages Concurrent)"
 gain "primes below 2,000,000, 4 threads" "$(seconds 18_primes Sequential)" "$(seconds 18_primes Threads)"
-gain "10,000,000 squares, CF_MAP" \
-    "$(seconds 10_ten_million_squares "Serial loop")" "$(seconds 10_ten_million_squares CF_MAP)"
+for by in CF_MAP cf_map_range; do
+    gain "10,000,000 squares, $by" "$(seconds 10_ten_million_squares "Serial loop")" \
+        "$(seconds 10_ten_million_squares $by)"
+done
 gain "100 large tasks, 1 and 2 threads" "$(chunk_seconds 1 100)" "$(chunk_seconds 2 100)"
 gain "10,000 small tasks, 1 and 2 threads" "$(chunk_seconds 1 10000)" "$(chunk_seconds 2 10000)"
-printf '\nThis machine has %s CPUs for us: work that computes can gain that much, work that waits as\n' \
-    "$(nproc)"
-printf 'much as there are threads.  The times are those printed above.\n'
+cat <<END
+
+The times are those printed above.  Work that waits can gain as much as there are threads, work that
+computes as much as there are free CPUs: this process may use $(nproc), and $load_before programs on average
+were running already when the tour began.
+END
 printf '\nAll %d examples ran, in %d s.\n' "$count" "$(($(date +%s) - began))"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Runs an example and compares what it prints with NAME.expected beside this script.
-# usage: check.sh BINARY NAME        (CHECK_TIMEOUT: seconds, 60 if not set)
+# usage: check.sh BINARY NAME        (CHECK_TIMEOUT: seconds, 50 if not set)
 #
 # It must end by itself with status 0 and print nothing on its standard error.
 # match.py says what an .expected file may contain.
@@ -14,7 +14,7 @@ if [ $# -ne 2 ]; then
 fi
 binary=$1
 name=$2
-limit=${CHECK_TIMEOUT:-60}
+limit=${CHECK_TIMEOUT:-50}
 here=$(dirname "$0")
 if [ ! -f "$here/$name.expected" ]; then
     echo "there is no $here/$name.expected" >&2
