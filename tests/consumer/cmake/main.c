@@ -18,7 +18,7 @@ int main(void)
 {
     cf_executor *executor = NULL;
     cf_future *future = NULL;
-    struct pair pair = {6, 7};
+    struct pair pair = { 6, 7 };
     int product = 0;
     cf_status status = cf_thread_pool_new(NULL, &executor);
     if (status == CF_OK)
