@@ -72,6 +72,11 @@ void cfi_thread_detach(cfi_thread thread)
 #endif
 }
 
+cfi_thread cfi_thread_self(void)
+{
+    return pthread_self();
+}
+
 bool cfi_thread_is_self(cfi_thread thread)
 {
     return pthread_equal(thread, pthread_self());

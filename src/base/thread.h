@@ -16,6 +16,7 @@ typedef pthread_t cfi_thread;
 int cfi_thread_start(cfi_thread *thread, void *(*run)(void *), void *arg, size_t stack_size);
 void cfi_thread_join(cfi_thread thread);
 void cfi_thread_detach(cfi_thread thread);
+cfi_thread cfi_thread_self(void);
 bool cfi_thread_is_self(cfi_thread thread);
 
 /* Names the calling thread "name_number"; the kernel keeps 15 bytes, so the name is cut, not the

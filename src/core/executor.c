@@ -196,7 +196,8 @@ cf_status cfi_executor_submit(cf_executor *ex, cf_future *f)
         return s;
     f->executor = ex;
     if (CFI_UNLIKELY(ex->counted)) {
-        f->flags |= CFI_COUNTED | (ex->ops.cancelled ? CFI_NOTIFIES : 0);
+        f->flags |=
+            CFI_COUNTED | (ex->ops.cancelled ? CFI_NOTIFIES : 0) | (ex->pool ? 0 : CFI_SETTABLE);
         cfi_executor_ref(ex);
     }
     (void)cfi_add_relaxed(&f->word, CFI_REFERENCE); /* the executor's */
@@ -340,6 +341,8 @@ cf_executor *cf_executor_free(cf_executor *executor)
     if (!(cfi_load_relaxed(&cfi_process) &
           CFI_EXITING)) { /* else its threads may still use it: let it be */
         (void)cf_executor_shutdown(executor, CF_FINISH_PENDING, CF_FOREVER);
+        if (executor->pool && cfi_executor_is_foreign(executor))
+            executor->pool->abandon(executor->self);
         cfi_executor_unref(executor);
     }
     return NULL;

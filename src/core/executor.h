@@ -15,13 +15,15 @@
 
 struct cfi_self;
 
-/* What the wait graph asks a pool of the library's own; called under the graph's lock. */
+/* What the core asks a pool of the library's own.  The first four are the wait graph's, which calls them
+ * under its lock. */
 struct cfi_pool_ops {
     struct cfi_self *(*runner)(void *self, const cf_future *f); /* who runs it; NULL: not known */
     bool (*has_free_worker)(
         void *self); /* may a pending task be begun by one that is not in a wait? */
     unsigned (*worker_count)(void *self); /* 0 for an executor that maps should not split for */
     struct cfi_self *(*worker)(void *self, unsigned number); /* NULL: not there */
+    void (*abandon)(void *self); /* in a forked child: gives back what the workers held */
 };
 
 struct cf_executor {

@@ -30,7 +30,8 @@ static void keep_extra(cf_future *f, const cf_task *task, size_t room)
     extra->task.arg = cfi_future_arg(f);
     extra->stop_at = CFI_NEVER;
     memset(extra + 1, 0, room);
-    f->flags |= CFI_HAS_EXTRA | (task->arg_destroy ? CFI_ARG_PENDING : 0);
+    extra->arg_destroy = task->arg_destroy;
+    f->flags |= CFI_HAS_EXTRA;
 }
 
 struct shape {
@@ -337,10 +338,12 @@ void cfi_future_settle(cf_future *f, uint32_t final)
 
 void cfi_future_destroy_arg(cf_future *f)
 {
-    if (CFI_UNLIKELY(f->flags & CFI_ARG_PENDING)) {
-        f->flags &= (uint8_t)~CFI_ARG_PENDING;
-        cfi_future_extra(f)->task.arg_destroy(cfi_future_arg(f));
-    }
+    if (CFI_LIKELY(!(f->flags & CFI_HAS_EXTRA)))
+        return;
+    void (*arg_destroy)(void *arg) = cfi_future_extra(f)->arg_destroy;
+    cfi_future_extra(f)->arg_destroy = NULL;
+    if (arg_destroy)
+        arg_destroy(cfi_future_arg(f));
 }
 
 /* ---- asking and cancelling ---- */
@@ -391,10 +394,9 @@ bool cf_future_stop(cf_future *future, int64_t grace_ns)
         return true;
     if (!set_flag(future, CFI_STOP))
         return false;
-    cf_executor *ex = future->executor;
-    if (ex && ex->counted && ex->ops.stop)
-        return ex->ops.stop(ex->self, future, grace_ns);
-    return true;
+    cf_executor *ex =
+        future->flags & CFI_COUNTED ? future->executor : NULL; /* else it may be gone */
+    return ex && ex->ops.stop ? ex->ops.stop(ex->self, future, grace_ns) : true;
 }
 
 const cf_error *cf_future_exception(cf_future *future)

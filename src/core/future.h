@@ -57,13 +57,14 @@ enum {
 
 enum cfi_kind { CFI_KIND_FN, CFI_KIND_BYTES, CFI_KIND_PROMISE };
 
+/* Flags do not change once the future is submitted. */
 enum {
-    CFI_HAS_EXTRA = 1,   /* a struct cfi_extra lies before the argument */
-    CFI_BIG = 2,         /* the sizes lie at the tail                   */
-    CFI_COUNTED = 4,     /* holds a reference on its executor           */
-    CFI_ARG_PENDING = 8, /* arg_destroy has still to be called          */
-    CFI_NOTIFIES = 16,   /* its executor wants to hear of a cancel      */
-    CFI_NEAR_SLOT = 32   /* the result lies at the tail                 */
+    CFI_HAS_EXTRA = 1, /* a struct cfi_extra lies before the argument */
+    CFI_BIG = 2,       /* the sizes lie at the tail                   */
+    CFI_COUNTED = 4,   /* holds a reference on its executor           */
+    CFI_SETTABLE = 8,  /* a provider's: may be settled from outside   */
+    CFI_NOTIFIES = 16, /* its executor wants to hear of a cancel      */
+    CFI_NEAR_SLOT = 32 /* the result lies at the tail                 */
 };
 
 /* A callback or a member of a wait set: what hears of the end. */
@@ -110,8 +111,9 @@ struct cf_future {
 
 /* What few tasks have: destroy functions, limits, a priority, a provider's room behind it. */
 struct cfi_extra {
-    cf_task task;    /* as submitted; arg points to the copy */
-    int64_t stop_at; /* deadline of run_limit_ns once it runs */
+    cf_task task;                   /* as submitted; arg points to the copy */
+    int64_t stop_at;                /* deadline of run_limit_ns once it runs */
+    void (*arg_destroy)(void *arg); /* NULL once it was called */
 };
 
 #define CFI_ALIGN(n) (((n) + 15) & ~(size_t)15)
@@ -151,6 +153,11 @@ static inline uint32_t cfi_state(uint64_t word)
 static inline bool cfi_is_final(uint64_t word)
 {
     return word & CFI_FINAL;
+}
+
+static inline bool cfi_future_is_pending(const cf_future *f)
+{
+    return cfi_state(cfi_load_relaxed(&((cf_future *)(uintptr_t)f)->word)) == CFI_PENDING;
 }
 
 /* Has it ended?  Acquire: pairs with the swap that settled it. */

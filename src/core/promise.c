@@ -32,11 +32,11 @@ void *cf_future_slot(cf_future *future)
     return future && !cfi_future_is_done(future) ? cfi_future_slot(future) : NULL;
 }
 
-/* Wins the right to settle; others then see a running future. */
-static bool begin_settling(cf_future *f)
+/* Wins the right to settle: from PENDING, or from RUNNING too.  Others then see a running future. */
+static bool begin_settling(cf_future *f, uint32_t last)
 {
     uint64_t word = cfi_load_relaxed(&f->word);
-    while (cfi_state(word) == CFI_PENDING || cfi_state(word) == CFI_RUNNING) {
+    while (cfi_state(word) <= last) {
         uint64_t settling = (word & ~(uint64_t)CFI_STATE) | CFI_SETTLING;
         if (cfi_cas_acq_rel(&f->word, &word,
                             settling)) /* acquire: pairs with who made or started it */
@@ -45,16 +45,22 @@ static bool begin_settling(cf_future *f)
     return false;
 }
 
+/* A pool's tasks are settled by their workers alone. */
+static bool is_settable(const cf_future *f)
+{
+    return f->kind == CFI_KIND_PROMISE || f->flags & CFI_SETTABLE;
+}
+
 static cf_status already_settled(void)
 {
-    return cfi_fail_fixed(CF_INVALID, "the future is settled already");
+    return cfi_fail_fixed(CF_INVALID, "the future is settled already, or its task is being run");
 }
 
 cf_status cf_future_set_result(cf_future *future, const void *result)
 {
     if (!future)
         return cfi_fail(CF_INVALID, "cf_future_set_result: future is NULL");
-    if (!begin_settling(future))
+    if (!is_settable(future) || !begin_settling(future, CFI_RUNNING))
         return already_settled();
     if (result)
         memcpy(cfi_future_slot(future), result, cfi_result_size(future));
@@ -73,7 +79,7 @@ cf_status cf_future_set_exception(cf_future *future, const cf_error *error)
         return s;
     if (copy.status <= CF_OK || copy.status == CF_CANCELLED || copy.status > CF_SYSTEM)
         return cfi_fail(CF_INVALID, "cf_error: %s is no failure", cf_status_name(copy.status));
-    if (!begin_settling(future))
+    if (!is_settable(future) || !begin_settling(future, CFI_RUNNING))
         return already_settled();
     cfi_future_fail(cf_future_ref(future), &copy);
     return CF_OK;
@@ -92,8 +98,9 @@ void *cf_future_room(cf_future *future)
     return future && future->flags & CFI_HAS_EXTRA ? cfi_future_extra(future) + 1 : NULL;
 }
 
+/* SETTLING already while it runs: nobody else may write where its result goes. */
 void cf_future_run(cf_future *future)
 {
-    if (future && future->kind != CFI_KIND_PROMISE && cfi_future_claim(future))
+    if (future && future->flags & CFI_SETTABLE && begin_settling(future, CFI_PENDING))
         cfi_future_execute(cf_future_ref(future), 0);
 }

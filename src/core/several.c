@@ -187,6 +187,7 @@ struct cf_completed {
     size_t total, left; /* different futures; those not yet given out */
     size_t count;
     size_t helped;   /* entries before this one have begun */
+    size_t given;    /* entries before this one have been given out */
     bool is_foreign; /* one of them can never settle in this process */
     uint8_t generation;
     cf_future **futures; /* a reference each; NULL once given out */
@@ -282,7 +283,10 @@ static cf_status await_entry(struct cf_completed *c)
         return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
     if (cfi_is_waited_for() && help_one(c))
         return CF_OK;
-    const struct cfi_wait wait = { c->futures, c->count, true, c->deadline != CFI_NEVER };
+    while (!c->futures[c->given])
+        c->given++; /* there is one: some are left */
+    const struct cfi_wait wait = { c->futures + c->given, c->count - c->given, true,
+                                   c->deadline != CFI_NEVER };
     cf_status s = cfi_inbox_await(&c->inbox, &wait, c->deadline);
     return s == CF_TIMEOUT ? cfi_fail(s, "%zu (of %zu) futures unfinished", c->left, c->total) : s;
 }

@@ -59,62 +59,85 @@ static int start_thread(struct cfi_pool *pool, struct cf_worker *w)
     return cfi_thread_start(&w->thread, cfi_pool_worker_main, w, pool->options.stack_size);
 }
 
-/* Only one at a time: the caller is the one searcher that the idle word allows. */
-int cfi_pool_start_worker(struct cfi_pool *pool)
+/* A worker that nobody runs.  Others may be looking at it, so it goes with the pool. */
+static void retire_unborn(struct cfi_pool *pool, struct cf_worker *w)
 {
-    unsigned number = cfi_load_relaxed(&pool->started);
-    if (pool->start_again_at && cfi_now() < pool->start_again_at)
-        return pool->start_error;
-    struct cf_worker *w = worker_new(pool, number);
-    int error = ENOMEM;
-    if (w) {
-        cfi_store_release(&pool->workers[number], w); /* pairs with worker_at */
-        cfi_store_release(&pool->started, number + 1);
-        if (cfi_add_acq_rel(&pool->live, 1) == 0)
-            cfi_executor_ref(&pool->executor); /* the workers' common one */
-        error = start_thread(pool, w);
-        if (error == 0)
-            return 0;
-        if (cfi_sub_acq_rel(&pool->live, 1) == 1)
-            cfi_executor_unref(&pool->executor); /* not the last: whoever submits holds one */
-        cfi_store_release(&pool->started, number);
-        cfi_store_release(&pool->workers[number], NULL);
-        w->unborn = pool->unborn; /* somebody may be looking at it: it goes with the pool */
-        pool->unborn = w;
-    }
-    pool->start_error = error;
-    pool->start_again_at = cfi_now() + START_AGAIN_NS;
+    cfi_store_release(&pool->workers[w->number], NULL);
+    w->unborn = pool->unborn;
+    pool->unborn = w;
+    cfi_pool_worker_ended(pool);
+}
+
+/* Counts the worker as live before it looks whether the pool is closed; shutdown closes before it counts
+ * the live ones: so no thread begins behind a shutdown's back.  A worker of the pool keeps it open itself. */
+static int try_start(struct cfi_pool *pool, struct cf_worker *w)
+{
+    cfi_store_release(&pool->workers[w->number], w); /* pairs with worker_at */
+    if (cfi_add_seq_cst(&pool->live, 1) == 0)
+        cfi_executor_ref(&pool->executor); /* the workers' common one */
+    bool too_late = cfi_load_seq_cst(&pool->closed) && !cfi_worker_here(pool);
+    int error = too_late ? ECANCELED : start_thread(pool, w);
+    if (error)
+        retire_unborn(pool, w);
     return error;
 }
 
-/* The first worker is started before its first task is queued: if none can be had, the submit fails
- * and nothing runs later. */
-static CFI_COLD cf_status start_first(struct cfi_pool *pool)
+/* Only one at a time: the caller is the one searcher that the idle word allows. */
+int cfi_pool_start_worker(struct cfi_pool *pool)
 {
-    int error = 0;
-    cfi_lock(&pool->start_lock);
-    if (!cfi_load_relaxed(&pool->ready) && !cfi_load_acquire(&pool->closed)) {
-        (void)cfi_add_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
-        error = cfi_pool_start_worker(pool);
-        if (error)
-            (void)cfi_sub_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
-        else
-            cfi_store_release(&pool->ready, true);
+    unsigned number = cfi_load_acquire(&pool->started);
+    int64_t again_at = cfi_load_relaxed(&pool->start_again_at);
+    if (number >= pool->options.max_workers)
+        return EAGAIN;
+    if (again_at && cfi_now() < again_at)
+        return pool->start_error;
+    struct cf_worker *w = worker_new(pool, number);
+    cfi_store_relaxed(&pool->start_again_at, 0);
+    int error = w ? try_start(pool, w) : ENOMEM;
+    if (error) { /* else the new worker may have made somebody else the one who starts */
+        pool->start_error = error;
+        cfi_store_relaxed(&pool->start_again_at, cfi_now() + START_AGAIN_NS);
     }
-    cfi_unlock(&pool->start_lock);
-    return error ? cfi_fail_system(error, "the pool cannot start its first thread") : CF_OK;
+    return error;
 }
 
-static void wake_all_workers(struct cfi_pool *pool)
+static cf_status start_first_elected(struct cfi_pool *pool)
 {
-    for (unsigned i = 0; i < cfi_load_acquire(&pool->started); i++) {
-        struct cf_worker *w = cfi_load_acquire(&pool->workers[i]);
-        if (w)
-            cfi_unpark(&w->parker);
+    int error = cfi_load_relaxed(&pool->ready) ? 0 : cfi_pool_start_worker(pool);
+    if (error == 0 && !cfi_load_relaxed(&pool->ready))
+        cfi_store_release(&pool->ready, true);
+    else
+        cfi_idle_end_search(pool);
+    (void)cfi_add_seq_cst(&pool->start_event, 1);
+    cfi_futex_wake(&pool->start_event, INT_MAX);
+    return error && error != ECANCELED
+               ? cfi_fail_system(error, "the pool cannot start its first thread")
+               : CF_OK;
+}
+
+/* The first worker is started before its first task is queued: if none can be had, the submit fails
+ * and nothing runs later.  Who counts itself as the searcher starts it, the others wait for that. */
+static CFI_COLD cf_status start_first(struct cfi_pool *pool)
+{
+    while (!cfi_load_acquire(&pool->ready) && !cfi_load_acquire(&pool->closed)) {
+        uint32_t event = cfi_load_seq_cst(&pool->start_event);
+        if (cfi_idle_begin_search(pool))
+            return start_first_elected(pool);
+        if (cfi_sleep(&pool->start_event, event, CFI_NEVER) == CFI_SIGNALLED)
+            return cfi_fail_woken(CFI_SIGNALLED, "");
     }
+    return CF_OK;
 }
 
 /* ---- a bounded pool's room ---- */
+
+static CFI_COLD cf_status refused(struct cfi_pool *pool, cf_status why)
+{
+    if (why == CF_NOMEM)
+        return cfi_fail_fixed(CF_NOMEM, "submit: out of memory for the queue");
+    cf_status s = cfi_executor_broken(&pool->executor);
+    return s != CF_OK ? s : cfi_fail_fixed(CF_SHUTDOWN, "the pool has been shut down");
+}
 
 static bool enter_if_room(struct cfi_pool *pool)
 {
@@ -126,40 +149,42 @@ static bool enter_if_room(struct cfi_pool *pool)
     return false;
 }
 
-static void wake_for_room(struct cfi_pool *pool)
+static void wake_for_room(struct cfi_pool *pool, int count)
 {
     (void)cfi_add_seq_cst(&pool->room_event, 1);
-    cfi_futex_wake(&pool->room_event, INT_MAX);
+    cfi_futex_wake(&pool->room_event, count);
 }
 
-/* Announces itself before it looks again, as whoever makes room looks for it after: one sees the
- * other. */
+/* Announces itself before it looks again, as whoever makes room looks for it after: one sees the other.
+ * Who leaves without having entered hands on the wake-up that it may have got. */
 static cf_status wait_for_room(struct cfi_pool *pool)
 {
     int64_t limit = pool->options.when_full_limit_ns;
     int64_t deadline = limit ? cfi_deadline(limit) : CFI_NEVER;
-    cf_status s = CF_OK;
+    bool entered = false;
+    enum cfi_woken woken = CFI_WOKEN;
     (void)cfi_add_seq_cst(&pool->room_waiters, 1);
-    for (;;) {
+    while (woken == CFI_WOKEN) {
         uint32_t event = cfi_load_seq_cst(&pool->room_event);
-        if (cfi_load_seq_cst(&pool->closed) || enter_if_room(pool))
+        entered = !cfi_load_seq_cst(&pool->closed) && enter_if_room(pool);
+        if (entered || cfi_load_seq_cst(&pool->closed))
             break;
-        enum cfi_woken woken = cfi_sleep(&pool->room_event, event, deadline);
-        if (woken == CFI_WOKEN)
-            continue;
-        s = woken == CFI_SIGNALLED ? cfi_fail_woken(woken, "")
-                                   : cfi_fail_fixed(CF_FULL, "the pool had no room in time");
-        break;
+        woken = cfi_sleep(&pool->room_event, event, deadline);
     }
     (void)cfi_sub_seq_cst(&pool->room_waiters, 1);
-    return s;
+    if (!entered)
+        wake_for_room(pool, 1);
+    if (woken != CFI_WOKEN)
+        return woken == CFI_SIGNALLED ? cfi_fail_woken(woken, "")
+                                      : cfi_fail_fixed(CF_FULL, "the pool had no room in time");
+    return entered ? CF_OK : refused(pool, CF_SHUTDOWN);
 }
 
 static void leave_room(struct cfi_pool *pool)
 {
     (void)cfi_sub_seq_cst(&pool->pending, 1);
     if (cfi_load_seq_cst(&pool->room_waiters))
-        wake_for_room(pool);
+        wake_for_room(pool, 1);
 }
 
 void cfi_pool_begin(struct cfi_pool *pool)
@@ -174,14 +199,6 @@ static void pool_cancelled(void *self, cf_future *f)
 }
 
 /* ---- submitting ---- */
-
-static CFI_COLD cf_status refused(struct cfi_pool *pool, cf_status why)
-{
-    if (why == CF_NOMEM)
-        return cfi_fail_fixed(CF_NOMEM, "submit: out of memory for the queue");
-    cf_status s = cfi_executor_broken(&pool->executor);
-    return s != CF_OK ? s : cfi_fail_fixed(CF_SHUTDOWN, "the pool has been shut down");
-}
 
 static unsigned lane_of_this_thread(void)
 {
@@ -213,7 +230,8 @@ static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_
 
 static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
 {
-    if (CFI_UNLIKELY(!cfi_load_acquire(&pool->ready))) { /* pairs with start_first */
+    bool first = !cfi_load_acquire(&pool->ready); /* pairs with start_first_elected */
+    if (CFI_UNLIKELY(first)) {
         cf_status s = start_first(pool);
         if (s != CF_OK)
             return s;
@@ -222,7 +240,10 @@ static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
     cf_status s = enqueue(pool, f, &lane);
     if (CFI_UNLIKELY(s != CF_OK))
         return refused(pool, s);
-    cfi_pool_kick(pool, lane);
+    if (first)
+        (void)cfi_idle_wake_one(pool); /* one is there: it needs no second for this task */
+    else
+        cfi_pool_kick(pool, lane);
     return CF_OK;
 }
 
@@ -237,25 +258,29 @@ static cf_status run_in_caller(struct cfi_pool *pool, cf_future *f)
     return CF_OK;
 }
 
+static cf_status make_room(struct cfi_pool *pool)
+{
+    if (enter_if_room(pool))
+        return CF_OK;
+    if (cfi_this.executor == &pool->executor || cfi_this.callbacks) {
+        (void)cfi_add_seq_cst(&pool->pending, 1); /* waiting for ourselves would never end */
+        return CF_OK;
+    }
+    if (pool->options.when_full == CF_WHEN_FULL_REJECT)
+        return cfi_fail_fixed(CF_FULL, "the pool is full");
+    if (pool->options.when_full == CF_WHEN_FULL_RUN_IN_CALLER)
+        return CF_FULL;
+    return wait_for_room(pool);
+}
+
 static cf_status submit_bounded(struct cfi_pool *pool, cf_future *f)
 {
-    if (!enter_if_room(pool)) {
-        bool own = cfi_this.executor == &pool->executor || cfi_this.callbacks;
-        if (own) /* waiting for ourselves would never end */
-            (void)cfi_add_seq_cst(&pool->pending, 1);
-        else if (pool->options.when_full == CF_WHEN_FULL_RUN_IN_CALLER)
-            return run_in_caller(pool, f);
-        else if (pool->options.when_full == CF_WHEN_FULL_REJECT)
-            return cfi_fail_fixed(CF_FULL, "the pool is full");
-        else {
-            cf_status s = wait_for_room(pool);
-            if (s == CF_OK && cfi_load_acquire(&pool->closed))
-                s = refused(pool, CF_SHUTDOWN);
-            if (s != CF_OK)
-                return s;
-        }
-    }
-    cf_status s = submit_unbounded(pool, f);
+    cf_status s = make_room(pool);
+    if (s == CF_FULL && pool->options.when_full == CF_WHEN_FULL_RUN_IN_CALLER)
+        return run_in_caller(pool, f);
+    if (s != CF_OK)
+        return s;
+    s = submit_unbounded(pool, f);
     if (s != CF_OK)
         leave_room(pool);
     return s;
@@ -273,7 +298,7 @@ static cf_status pool_submit(void *self, cf_future *f)
 
 void cfi_pool_dispose(struct cfi_pool *pool, cf_future *f)
 {
-    if (cfi_load_relaxed(&pool->mode) == CFI_MODE_CANCEL) {
+    if (cfi_load_acquire(&pool->mode) == CFI_MODE_CANCEL) { /* pairs with close_pool: `broken` */
         (void)cf_future_cancel(f);
         cfi_future_drop(f);
     } else if (cfi_future_claim(f)) {
@@ -285,12 +310,13 @@ void cfi_pool_dispose(struct cfi_pool *pool, cf_future *f)
     }
 }
 
+/* `closed` comes last: a worker that has seen it and then finds every queue empty may end. */
 static void close_queues(struct cfi_pool *pool)
 {
-    cfi_store_seq_cst(&pool->closed, true);
     for (unsigned i = 0; i <= pool->lane_mask; i++)
         cfi_lane_close(&pool->lanes[i]);
     cfi_heap_close(&pool->heap);
+    cfi_store_seq_cst(&pool->closed, true);
 }
 
 /* No new tasks from now on; those queued are dealt with by the mode, and everybody who sleeps looks
@@ -303,8 +329,8 @@ static void close_pool(struct cfi_pool *pool, enum cfi_pool_mode mode)
     close_queues(pool);
     if (cfi_load_relaxed(&pool->mode) != CFI_MODE_RUN)
         cfi_pool_drain(pool);
-    wake_all_workers(pool);
-    wake_for_room(pool);
+    cfi_idle_wake_all(pool);
+    wake_for_room(pool, INT_MAX);
 }
 
 void cfi_pool_break(struct cfi_pool *pool, const char *message, int code)
@@ -316,19 +342,24 @@ void cfi_pool_break(struct cfi_pool *pool, const char *message, int code)
     close_pool(pool, CFI_MODE_BREAK);
 }
 
+static void join_worker(struct cf_worker *w)
+{
+    if (w->lent)
+        return;
+    if (cfi_thread_is_self(w->thread))
+        cfi_thread_detach(w->thread);
+    else
+        cfi_thread_join(w->thread);
+}
+
+/* Each by whoever comes first; all have done their work. */
 static void join_workers(struct cfi_pool *pool)
 {
-    cfi_lock(&pool->start_lock);
-    for (; pool->joined < cfi_load_acquire(&pool->started); pool->joined++) {
-        struct cf_worker *w = cfi_load_acquire(&pool->workers[pool->joined]);
-        if (!w || w->lent)
-            continue;
-        if (cfi_thread_is_self(w->thread))
-            cfi_thread_detach(w->thread);
-        else
-            cfi_thread_join(w->thread);
+    uint32_t next = cfi_load_relaxed(&pool->joined);
+    while (next < cfi_load_acquire(&pool->started)) {
+        if (cfi_cas_acq_rel(&pool->joined, &next, next + 1))
+            join_worker(cfi_load_acquire(&pool->workers[next++]));
     }
-    cfi_unlock(&pool->start_lock);
 }
 
 static cf_status wait_for_workers(struct cfi_pool *pool, int64_t deadline)
@@ -359,13 +390,20 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
     return s;
 }
 
-void cfi_pool_worker_ended(struct cf_worker *w)
+void cfi_pool_worker_ended(struct cfi_pool *pool)
 {
-    struct cfi_pool *pool = w->pool;
     if (cfi_sub_acq_rel(&pool->live, 1) == 1) { /* pairs with wait_for_workers */
         cfi_futex_wake(&pool->live, INT_MAX);
         cfi_executor_unref(&pool->executor);
     }
+}
+
+/* In a forked child there are no workers: their common reference is nobody's. */
+static void pool_abandon(void *self)
+{
+    struct cfi_pool *pool = self;
+    if (cfi_exchange_acq_rel(&pool->live, 0) != 0)
+        cfi_executor_unref(&pool->executor);
 }
 
 static void pool_destroy(void *self)
@@ -414,13 +452,14 @@ static bool pool_has_free_worker(void *self)
         if (!worker || !worker->waiting) /* running, idle, or on its way */
             return true;
     }
-    return started < pool->options.max_workers;
+    return started < pool->options.max_workers && !cfi_load_relaxed(&pool->start_again_at);
 }
 
 static struct cfi_self *pool_runner(void *self, const cf_future *f)
 {
     unsigned number = cfi_place_worker(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->at.place));
-    return number ? pool_worker(self, number - 1) : NULL;
+    bool known = number && number <= cfi_load_acquire(&((struct cfi_pool *)self)->started);
+    return known ? pool_worker(self, number - 1) : NULL;
 }
 
 /* ---- making ---- */
@@ -438,8 +477,8 @@ static const cf_executor_ops bounded_ops = { .size = sizeof(cf_executor_ops),
                                              .help = cfi_pool_help,
                                              .shutdown = pool_shutdown,
                                              .destroy = pool_destroy };
-static const struct cfi_pool_ops graph_ops = { pool_runner, pool_has_free_worker, pool_worker_count,
-                                               pool_worker };
+static const struct cfi_pool_ops pool_ops = { pool_runner, pool_has_free_worker, pool_worker_count,
+                                              pool_worker, pool_abandon };
 
 static cf_status check_options(const cf_thread_pool_options *o)
 {
@@ -502,7 +541,7 @@ static struct cfi_pool *pool_new(const cf_thread_pool_options *o, const cf_host 
     }
     pool->options.name = pool->name;
     bool bounded = o->max_pending != 0;
-    cfi_executor_init(&pool->executor, bounded ? &bounded_ops : &unbounded_ops, pool, &graph_ops,
+    cfi_executor_init(&pool->executor, bounded ? &bounded_ops : &unbounded_ops, pool, &pool_ops,
                       bounded);
     pool->executor.stop_running = &pool->stop_running;
     return pool;

@@ -32,6 +32,7 @@ struct cf_worker {
     struct cf_worker *unborn; /* the next of pool->unborn */
     cfi_thread thread;        /* if not lent */
     /* The worker's own: */
+    bool searching;        /* is counted in the idle word */
     unsigned lane, victim; /* where it looks first */
     unsigned since_deque;  /* tasks from the lanes while its own deque waited */
     unsigned batch_size;
@@ -58,37 +59,58 @@ struct cfi_pool {
     _Alignas(CFI_CACHE_LINE) cfi_size pending;
     cfi_u32 room_waiters, room_event;
     /* Starting and ending: */
-    struct cfi_lock start_lock; /* guards making the first worker, and joining */
-    cfi_bool ready;             /* the first worker has been started */
-    int64_t start_again_at;     /* no new thread before: the last attempt failed, */
-    int start_error;            /* with this */
-    struct cf_worker *unborn;   /* those whose thread could not be started */
-    unsigned joined;
+    cfi_bool ready;         /* the first worker has been started */
+    cfi_u32 start_event;    /* counts attempts to start the first; a futex */
+    cfi_i64 start_again_at; /* no new thread before, since the last attempt failed; 0: it did not */
+    int start_error;        /* with which */
+    struct cf_worker *unborn; /* those whose thread could not be started */
+    cfi_u32 joined;
     cfi_u32 live; /* workers that have not ended; a futex */
     struct cfi_lane lanes[];
 };
 
 /* ---- pool.c ---- */
-int cfi_pool_start_worker(
-    struct cfi_pool *pool); /* 0 or an errno; the caller has counted a searcher */
+int cfi_pool_start_worker(struct cfi_pool *pool); /* 0 or an errno; the caller counted a searcher */
 void cfi_pool_break(struct cfi_pool *pool, const char *message, int code);
 void cfi_pool_begin(struct cfi_pool *pool);                 /* a pending task was claimed */
 void cfi_pool_dispose(struct cfi_pool *pool, cf_future *f); /* cancels or breaks one, by the mode */
-void cfi_pool_worker_ended(struct cf_worker *worker);
+void cfi_pool_worker_ended(struct cfi_pool *pool);          /* the pool may be gone afterwards */
 
 /* ---- worker.c ---- */
+void *cfi_pool_worker_main(void *worker);
+struct cf_worker *
+cfi_worker_here(const struct cfi_pool *pool); /* this thread, if it works for it */
+/* Run a claimed task; a task from a queue, unless somebody was faster.  Take over one reference. */
+void cfi_worker_run_claimed(struct cf_worker *w, cf_future *f);
+void cfi_worker_run_task(struct cf_worker *w, cf_future *f);
+bool cfi_pool_has_work(struct cfi_pool *pool);
+void cfi_pool_drain(struct cfi_pool *pool); /* disposes of all that is queued */
+
+/* ---- help.c ---- */
+bool cfi_pool_help(void *self, cf_future *awaited);
+
+/* Where a task runs: the worker's number + 1, and the bottom of its deque when the task began. */
 enum { CFI_MARK_BITS = 48 };
+#define CFI_MARK_MASK ((UINT64_C(1) << CFI_MARK_BITS) - 1)
+
 static inline unsigned cfi_place_worker(uint64_t place)
 {
     return (unsigned)(place >> CFI_MARK_BITS);
 }
 
-void *cfi_pool_worker_main(void *worker);
-bool cfi_pool_help(void *self, cf_future *awaited);
-struct cf_worker *
-cfi_worker_here(const struct cfi_pool *pool); /* this thread, if it works for the pool */
-bool cfi_pool_has_work(struct cfi_pool *pool);
-void cfi_pool_drain(struct cfi_pool *pool); /* disposes of what is queued */
+static inline int64_t cfi_place_mark(uint64_t place)
+{
+    return (int64_t)(place & CFI_MARK_MASK);
+}
+
+/* ---- idle.c ---- */
+bool cfi_idle_begin_search(struct cfi_pool *pool); /* false: somebody is searching already */
+/* No longer searching; the last one sees to it that what else there is to do gets a worker. */
+void cfi_idle_end_search(struct cfi_pool *pool);
+/* Puts the worker on the stack of sleepers, ending its search.  It parks next. */
+void cfi_idle_push(struct cf_worker *w, bool searching);
+bool cfi_idle_wake_one(struct cfi_pool *pool); /* unless one is searching or none sleeps */
+void cfi_idle_wake_all(struct cfi_pool *pool);
 
 /* After a task was published and a full fence: gets a worker on its way, unless one is searching
  * or, if `lane` is given, the lane has been emptied. */
