@@ -71,4 +71,72 @@ static inline cf_future *manual_submit_and_run(struct manual *m, const cf_task *
     return future;
 }
 
+/* ---- every state ---- */
+
+enum origin { PROMISE, FN, BYTES, ORIGINS };
+enum state { PENDING, RUNNING, OK, FAILED, CANCELLED, STATES };
+#define FOR_EACH_ORIGIN(origin) for (enum origin origin = PROMISE; origin < ORIGINS; origin++)
+#define FOR_EACH_STATE(state)   for (enum state state = PENDING; state < STATES; state++)
+
+enum { ANSWER = 42, FAILURE = 7 }; /* an int, or one byte */
+
+static inline int answer(const void *fails, void *result)
+{
+    *(int *)result = ANSWER;
+    return *(const bool *)fails ? FAILURE : 0;
+}
+
+static inline int answer_in_bytes(const void *fails, size_t size, cf_bytes *result)
+{
+    CHECK(size == sizeof(bool));
+    CHECK(cf_bytes_resize(result, 1) == CF_OK);
+    *(unsigned char *)result->data = ANSWER;
+    return *(const bool *)fails ? FAILURE : 0;
+}
+
+/* A pending future, to fail or to succeed; the caller's. */
+static inline cf_future *make_pending(struct manual *m, enum origin origin, bool fails)
+{
+    cf_future *f = NULL;
+    if (origin == PROMISE)
+        assert_int_equal(cf_future_new(sizeof(int), NULL, &f), CF_OK);
+    else if (origin == FN)
+        assert_int_equal(cf_submit(m->executor, answer, &fails, sizeof fails, sizeof(int), &f),
+                         CF_OK);
+    else
+        assert_int_equal(cf_submit_bytes(m->executor, answer_in_bytes, &fails, sizeof fails, &f),
+                         CF_OK);
+    return f;
+}
+
+static inline void settle_promise(cf_future *f, bool fails)
+{
+    const int value = ANSWER;
+    const cf_error error = { .size = sizeof error, .status = CF_FAILED, .code = FAILURE };
+    CHECK((fails ? cf_future_set_exception(f, &error) : cf_future_set_result(f, &value)) == CF_OK);
+}
+
+static inline cf_future *make_in_state(struct manual *m, enum origin origin, enum state state)
+{
+    cf_future *f = make_pending(m, origin, state == FAILED);
+    if (state == RUNNING)
+        assert_true(cf_future_start(f));
+    else if (state == CANCELLED)
+        assert_true(cf_future_cancel(f));
+    else if (state != PENDING && origin == PROMISE)
+        settle_promise(f, state == FAILED);
+    else if (state != PENDING)
+        cf_future_run(f);
+    return f;
+}
+
+static inline enum state state_of(cf_future *f)
+{
+    if (!cf_future_done(f))
+        return cf_future_running(f) ? RUNNING : PENDING;
+    if (cf_future_cancelled(f))
+        return CANCELLED;
+    return cf_future_exception(f) ? FAILED : OK;
+}
+
 #endif
