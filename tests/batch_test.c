@@ -125,9 +125,11 @@ static struct {
     atomic_bool over;
 } shared;
 
-static void take(cf_future *f)
+static void take(const cf_future *f)
 {
-    CHECK(atomic_fetch_add(&shared.taken[(char *)(void *)f - shared.things], 1) == 0);
+    const char *it = (const char *)(const void *)f;
+    CHECK(*it == 1); /* what was written before the batch was filled */
+    CHECK(atomic_fetch_add(&shared.taken[it - shared.things], 1) == 0);
 }
 
 static void *steal_until_over(void *data)
@@ -148,8 +150,10 @@ static void *fill_and_pop(void *data)
     for (unsigned begun = 0, size = 1; begun < ALL; size = size % CFI_BATCH + 1) {
         cf_future *tasks[CFI_BATCH], *f;
         uint32_t count = 0;
-        while (count < size && begun < ALL)
-            tasks[count++] = (cf_future *)(void *)&shared.things[begun++];
+        for (; count < size && begun < ALL; begun++) {
+            shared.things[begun] = 1;
+            tasks[count++] = (cf_future *)(void *)&shared.things[begun];
+        }
         cfi_batch_fill(&shared.batch, tasks, count);
         while ((f = cfi_batch_pop(&shared.batch)))
             take(f);

@@ -117,7 +117,9 @@ static struct {
 
 static void take(const cf_future *f)
 {
-    CHECK(atomic_fetch_add(&shared.taken[(const char *)(const void *)f - shared.things], 1) == 0);
+    const char *it = (const char *)(const void *)f;
+    CHECK(*it == 1); /* what was written before the push */
+    CHECK(atomic_fetch_add(&shared.taken[it - shared.things], 1) == 0);
 }
 
 static void *steal_until_over(void *data)
@@ -137,8 +139,10 @@ static void *push_and_pop(void *data)
     (void)data;
     for (int begun = 0, turn = 0; begun < ALL; turn++) {
         int row = turn % 1000 == 0 ? 1 << (turn / 1000 % 12) : 1 + turn % 2, end = begun;
-        while (end < begun + row && end < ALL)
-            CHECK(cfi_deque_push(&shared.deque, (cf_future *)(void *)&shared.things[end++]));
+        for (; end < begun + row && end < ALL; end++) {
+            shared.things[end] = 1;
+            CHECK(cfi_deque_push(&shared.deque, (cf_future *)(void *)&shared.things[end]));
+        }
         for (int i = end - 1; i >= begun; i--) {
             cf_future *f = (cf_future *)(void *)&shared.things[i];
             if (cfi_deque_pop_if(&shared.deque, f))
