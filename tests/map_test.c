@@ -894,7 +894,11 @@ static void test_pieces(void **state)
     assert_int_equal(cfi_map_piece(1000, 2 * CFI_PIECE_NS), 500);
     assert_int_equal(cfi_map_piece(1000, INT64_MAX), 1);
     assert_int_equal(cfi_map_piece(1, INT64_C(60000000000)), 1);
-    assert_true(cfi_map_piece(SIZE_MAX, 1) == SIZE_MAX);
+    assert_int_equal(cfi_map_piece(1000, 1), 8000);
+    assert_true(cfi_map_piece(SIZE_MAX, CFI_PIECE_NS) == SIZE_MAX);
+    assert_true(cfi_map_fit(1, 0) == SIZE_MAX);
+    assert_int_equal(cfi_map_fit(10, CFI_PIECE_NS / 1000), 10000);
+    assert_int_equal(cfi_map_fit(10, INT64_MAX), 1);
 }
 
 /* Whoever gets the first element, which is slow, must not have taken others with it. */

@@ -29,8 +29,9 @@ struct cfi_inbox {
 
 void cfi_inbox_init(struct cfi_inbox *inbox);
 
-/* Puts the entry into the inbox when the future is done: at once, or by who settles it.  An entry
- * whose future is still watched goes only after cfi_future_unwatch. */
+/* Puts the entry into the inbox when the future is done: at once, or by who settles it.  Those in
+ * the inbox are linked to each other, so an entry that has not been taken out may go only when no
+ * future is watched any more (cfi_future_unwatch). */
 void cfi_inbox_watch(struct cfi_inbox *inbox, struct cfi_inbox_entry *entry, cf_future *f);
 
 /* The entry that has been in the inbox for longest; NULL: it is empty. */

@@ -36,12 +36,16 @@ size_t cfi_map_workers(const cf_executor *ex)
     return workers ? workers : 1;
 }
 
+size_t cfi_map_fit(size_t size, int64_t took)
+{
+    double fit = took > 0 ? (double)size * CFI_PIECE_NS / (double)took : (double)SIZE_MAX;
+    return fit < 1 ? 1 : fit < (double)(SIZE_MAX / 2) ? (size_t)fit : SIZE_MAX;
+}
+
 size_t cfi_map_piece(size_t size, int64_t took)
 {
-    if (took <= CFI_PIECE_NS / CFI_PIECE_GROWTH)
-        return size > SIZE_MAX / CFI_PIECE_GROWTH ? SIZE_MAX : size * CFI_PIECE_GROWTH;
-    size_t wanted = (size_t)((double)size * CFI_PIECE_NS / (double)took);
-    return wanted ? wanted : 1;
+    size_t fit = cfi_map_fit(size, took);
+    return fit / CFI_PIECE_GROWTH >= size ? size * CFI_PIECE_GROWTH : fit;
 }
 
 struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code)
@@ -122,7 +126,7 @@ struct job {
     bool has_copies;
     void *own_args, *own_results;
     void *users_results;
-    /* The caller's: */
+    /* The caller's: one for each worker, the last submitted first, before it NULLs. */
     size_t submitted;
     cf_future *runners[];
 };
@@ -314,7 +318,7 @@ static cf_status submit_runners(cf_executor *ex, struct job *job)
                            .arg_destroy = let_go };
     while (job->submitted < job->workers && is_work_left(job)) {
         (void)cfi_add_relaxed(&job->references, 1);
-        cf_status s = cf_submit_task(ex, &task, &job->runners[job->submitted]);
+        cf_status s = cf_submit_task(ex, &task, &job->runners[job->workers - 1 - job->submitted]);
         if (s != CF_OK) {
             job_unref(job);
             return job->submitted ? CF_OK : s;
@@ -328,7 +332,7 @@ static cf_status submit_runners(cf_executor *ex, struct job *job)
 static void call_off(struct job *job)
 {
     bool stop = cfi_load_relaxed(&job->stop);
-    for (size_t i = 0; i < job->submitted; i++) {
+    for (size_t i = 0; i < job->workers; i++) {
         if (stop)
             (void)cf_future_stop(job->runners[i], 0);
         else
@@ -355,13 +359,15 @@ static cf_status wait_for_runners(struct job *job, int64_t deadline)
                                             CF_ALL_COMPLETED };
     cf_status s = CF_OK;
     for (size_t i = 0; s == CF_OK && i < sizeof steps / sizeof *steps; i++) {
-        s = cf_wait(job->runners, job->submitted, steps[i], cfi_time_left(deadline), NULL);
+        s = cf_wait(job->runners, job->workers, steps[i], cfi_time_left(deadline), NULL);
         if (s != CF_OK)
             cfi_store_relaxed(&job->stop, true);
         call_off(job);
     }
-    for (size_t i = 0; s != CF_OK && !job->has_copies && i < job->submitted; i++)
-        wait_out(job->runners[i]);
+    for (size_t i = 0; s != CF_OK && !job->has_copies && i < job->workers; i++) {
+        if (job->runners[i])
+            wait_out(job->runners[i]);
+    }
     return s;
 }
 
@@ -381,10 +387,15 @@ static void hand_over_results(struct job *job)
     job->own_results = NULL;
 }
 
-static cf_status report_failure(struct job *job)
+/* After a time-out an element that was stopped is no failure: it obeyed. */
+static cf_status report_failure(struct job *job, cf_status waited)
 {
-    cfi_lock(&job->lock); /* with a limit, runners may still be failing */
-    cf_status s = job->failure.status == CF_OK ? CF_OK : cfi_map_fail(&job->failure, job->failed);
+    cfi_lock(&job->lock); /* after a time-out runners may still be failing */
+    cf_status s = job->failure.status;
+    if (waited == CF_TIMEOUT && s == CF_STOPPED)
+        s = CF_OK;
+    if (s != CF_OK)
+        (void)cfi_map_fail(&job->failure, job->failed);
     cfi_unlock(&job->lock);
     return s;
 }
@@ -392,7 +403,7 @@ static cf_status report_failure(struct job *job)
 /* Some elements have not been done, and none has failed: the runners were cancelled or broken. */
 static cf_status report_runners(const struct job *job)
 {
-    for (size_t i = 0; i < job->submitted; i++) {
+    for (size_t i = job->workers; i-- > 0;) {
         if (cf_future_exception(job->runners[i]))
             return cfi_fail_as_future(job->runners[i]);
     }
@@ -406,14 +417,26 @@ static cf_status timed_out(const struct work *work)
 
 static cf_status outcome(struct job *job, cf_status waited)
 {
+    if (waited != CF_OK && waited != CF_TIMEOUT)
+        return waited;
     if (waited == CF_OK)
         hand_over_results(job);
-    cf_status s = waited == CF_OK || waited == CF_TIMEOUT ? report_failure(job) : waited;
+    cf_status s = report_failure(job, waited);
     if (s != CF_OK)
         return s;
     if (waited == CF_TIMEOUT)
         return timed_out(&job->work);
     return cfi_load_relaxed(&job->done) == job->work.count ? CF_OK : report_runners(job);
+}
+
+/* Inside a task: those that were cancelled lie in this worker's own queue, the last one on top.  A
+ * task of many maps must not pile them up. */
+static void take_back_cancelled(const struct job *job)
+{
+    for (size_t i = 0; i < job->workers; i++) {
+        if (cf_future_cancelled(job->runners[i]))
+            (void)cfi_wait_help(job->runners[i]);
+    }
 }
 
 static cf_status map(cf_executor *ex, const struct work *work, int64_t timeout_ns)
@@ -431,7 +454,9 @@ static cf_status map(cf_executor *ex, const struct work *work, int64_t timeout_n
     cf_status s = submit_runners(ex, job);
     if (s == CF_OK)
         s = outcome(job, wait_for_runners(job, deadline));
-    cf_future_unref_all(job->runners, job->submitted);
+    if (cfi_is_waited_for())
+        take_back_cancelled(job);
+    cf_future_unref_all(job->runners, job->workers);
     job_unref(job);
     return s;
 }

@@ -13,6 +13,9 @@ size_t cfi_map_workers(const cf_executor *ex);
 
 enum { CFI_PIECE_NS = 100000, CFI_PIECE_GROWTH = 8 };
 
+/* How many elements take about CFI_PIECE_NS when `size` of them took `took` nanoseconds; at least 1. */
+size_t cfi_map_fit(size_t size, int64_t took);
+
 /* How many elements to take next when the last `size` took `took` nanoseconds: as many as take
  * about CFI_PIECE_NS, but at most CFI_PIECE_GROWTH times as many; at least 1. */
 size_t cfi_map_piece(size_t size, int64_t took);

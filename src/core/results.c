@@ -4,8 +4,8 @@
  * A chunk is one submitted task that does some items after the other: copies of their arguments,
  * their results, and how each ended.  The iterator keeps as many items submitted and not yet read
  * as its buffer says; when so many have been read that a chunk fits, it asks the source for one
- * more.  How many items a chunk gets is chosen so that it runs for about 100 us, from what the
- * chunks before it took.
+ * more.  How many items a chunk gets, and the window where the user does not say it, follow from what
+ * the chunks before took: a chunk runs for about 100 us, and each worker has a few of them.
  *
  * Who owns what.  A chunk has two owners, the iterator and its task; the task's share is given back
  * by the destroy function of its argument, a pointer to the chunk, whether the task has run or
@@ -32,9 +32,9 @@
 struct plan {
     cfi_u32 references;
     cf_task task;
-    size_t stride;      /* from one result to the next */
-    bool chooses;       /* the size of chunks is ours to choose */
-    cfi_size next_size; /* of a chunk */
+    size_t stride;     /* from one result to the next */
+    size_t chunk_size; /* 0: chosen */
+    cfi_size fit;      /* how many items take about 100 us, as far as is known */
 };
 
 static struct plan *plan_new(const cf_task *task, size_t chunk_size)
@@ -45,9 +45,8 @@ static struct plan *plan_new(const cf_task *task, size_t chunk_size)
     cfi_init(&plan->references, 1);
     plan->task = *task;
     plan->stride = task->bytes_fn ? sizeof(cf_bytes) : CFI_ALIGN(task->result_size);
-    bool single = task->run_limit_ns != 0; /* the limit is each item's own */
-    plan->chooses = !single && chunk_size == 0;
-    cfi_init(&plan->next_size, single || chunk_size == 0 ? 1 : chunk_size);
+    plan->chunk_size = task->run_limit_ns ? 1 : chunk_size; /* the limit is each item's own */
+    cfi_init(&plan->fit, 1);
     return plan;
 }
 
@@ -57,14 +56,15 @@ static void plan_unref(struct plan *plan)
         free(plan);
 }
 
-/* Learns from a chunk of `count` items.  What a chunk smaller than the present size says is only
- * of use if its cost limits the answer, not its size. */
+/* Learns from a chunk of `count` items.  Where the size of chunks follows, it grows step by step: a
+ * chunk smaller than the others is no ground for more. */
 static void learn(struct plan *plan, size_t count, int64_t took)
 {
-    size_t size = cfi_map_piece(count, took);
-    bool by_cost = size / CFI_PIECE_GROWTH < count;
-    if (by_cost || count >= cfi_load_relaxed(&plan->next_size))
-        cfi_store_relaxed(&plan->next_size, size);
+    size_t fit = cfi_map_fit(count, took), step = cfi_map_piece(count, took);
+    if (plan->chunk_size || fit == step)
+        cfi_store_relaxed(&plan->fit, fit);
+    else if (count >= cfi_load_relaxed(&plan->fit))
+        cfi_store_relaxed(&plan->fit, step);
 }
 
 /* ---- chunks ---- */
@@ -228,16 +228,22 @@ static void run_item(struct chunk *c, size_t i, struct cfi_frame *frame)
         task->arg_destroy(arg_at(c, i));
 }
 
+/* Its first item has begun with the chunk: a stop is its own affair. */
+static bool is_called_off(struct chunk *c)
+{
+    return cfi_load_relaxed(&c->dropped) || (c->ran && cf_stop_requested());
+}
+
 static int run_chunk(const void *arg, void *unused)
 {
     (void)unused;
     struct chunk *c = *(struct chunk *const *)arg;
     struct cfi_frame frame;
     cfi_map_push(&frame);
-    int64_t start = c->plan->chooses ? cfi_now() : 0;
-    while (c->ran < c->count && !cfi_load_relaxed(&c->dropped) && !cf_stop_requested())
+    int64_t start = cfi_now();
+    while (c->ran < c->count && !is_called_off(c))
         run_item(c, c->ran++, &frame);
-    if (c->plan->chooses && c->ran)
+    if (c->ran)
         learn(c->plan, c->ran, cfi_now() - start);
     cfi_frame_pop(&frame);
     return 0;
@@ -273,28 +279,45 @@ static size_t times(size_t a, size_t b)
     return b > SIZE_MAX / a ? SIZE_MAX : a * b; /* a is not 0 */
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t smaller(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+static size_t chunks_per_worker(const struct cf_results *r, size_t size)
+{
+    return times(times(CHUNKS_PER_WORKER, r->workers), size);
+}
+
 /* No more items than these are submitted and not read, however small they are. */
 static size_t most_unread(const struct cf_results *r)
 {
-    if (r->buffer_size || !r->plan->chooses)
-        return r->buffer_size ? r->buffer_size : SIZE_MAX;
-    size_t least = times(CHUNKS_PER_WORKER, r->workers);
-    return least < MOST_CHOSEN ? MOST_CHOSEN : least;
+    if (r->buffer_size)
+        return r->buffer_size;
+    return larger(MOST_CHOSEN, chunks_per_worker(r, larger(r->plan->chunk_size, 1)));
 }
 
 static size_t size_of_next(const struct cf_results *r)
 {
-    size_t size = cfi_load_relaxed(&r->plan->next_size);
-    size_t most = most_unread(r) / (r->plan->chooses ? times(2, r->workers) : 1);
-    return size < most ? size : most ? most : 1;
+    if (r->plan->chunk_size)
+        return smaller(r->plan->chunk_size, most_unread(r));
+    size_t most = most_unread(r) / times(2, r->workers);
+    return larger(smaller(cfi_load_relaxed(&r->plan->fit), most), 1);
 }
 
 /* With so many items unread there is room for a chunk of this size. */
 static size_t level_for(const struct cf_results *r, size_t size)
 {
     size_t window = most_unread(r);
-    size_t chunks = times(times(CHUNKS_PER_WORKER, r->workers), size);
-    return (!r->buffer_size && chunks < window ? chunks : window) - size;
+    if (!r->buffer_size)
+        window =
+            smaller(window, chunks_per_worker(r, larger(size, cfi_load_relaxed(&r->plan->fit))));
+    return window - size;
 }
 
 static void keep_or_free(struct cf_results *r, struct chunk *c)
@@ -404,7 +427,7 @@ static void add_chunk(struct cf_results *r, size_t size)
 {
     struct chunk *c = NULL;
     cf_task task;
-    int64_t start = r->plan->chooses && size > 1 ? cfi_now() : 0;
+    int64_t start = !r->plan->chunk_size && size > 1 ? cfi_now() : 0;
     while ((!c || (c->count < size && !is_slow(c, start))) && ask(r, &task)) {
         if (!c) {
             c = empty_chunk(r);
@@ -436,7 +459,8 @@ static void fill(struct cf_results *r)
 
 static cf_status timed_out(const struct cf_results *r)
 {
-    return cfi_fail(CF_TIMEOUT, "%zu results were not there in time", r->unread);
+    return cfi_fail(CF_TIMEOUT, "the map's time has passed, %zu results have not been read",
+                    r->unread);
 }
 
 /* Inside a task: runs one of the chunks. */
@@ -655,28 +679,33 @@ cf_status cf_map_from(cf_executor *executor, const cf_task *task, cf_next_fn *ne
     return s;
 }
 
-static void let_go_of(struct cf_results *r, struct chunk *c)
+/* From here on nobody tells the inbox, and nothing more begins. */
+static void call_off(struct cf_results *r)
 {
-    cfi_store_relaxed(&c->dropped, true);
-    if (r->unordered)
-        cfi_future_unwatch(c->future, &c->entry.watcher);
-    (void)cf_future_cancel(c->future);
-    cf_future_unref(c->future);
-    chunk_unref(c);
+    for (struct chunk *c = r->oldest; c; c = c->after) {
+        if (r->unordered)
+            cfi_future_unwatch(c->future, &c->entry.watcher);
+        cfi_store_relaxed(&c->dropped, true);
+        (void)cf_future_cancel(c->future);
+    }
+}
+
+static void unref_chunks(struct chunk *first)
+{
+    for (struct chunk *c = first, *next; c; c = next) {
+        next = c->after;
+        cf_future_unref(c->future);
+        chunk_unref(c);
+    }
 }
 
 cf_results *cf_results_free(cf_results *results)
 {
     if (!results)
         return NULL;
-    for (struct chunk *c = results->oldest, *next; c; c = next) {
-        next = c->after;
-        let_go_of(results, c);
-    }
-    for (struct chunk *c = results->spare, *next; c; c = next) {
-        next = c->after;
-        chunk_unref(c);
-    }
+    call_off(results);
+    unref_chunks(results->oldest);
+    unref_chunks(results->spare);
     plan_unref(results->plan);
     cfi_executor_unref(results->executor);
     free(results->error_text);
