@@ -117,13 +117,16 @@ bool cfi_on_thread_exit(void (*fn)(void))
     pthread_once(&exit_once, make_exit_key);
     if (!exit_key_made || pthread_setspecific(exit_key, &exit_key) != 0)
         return false;
-    for (int i = 0; i < MAX_EXIT_FUNCTIONS; i++) {
-        if (exit_functions[i] == NULL || exit_functions[i] == fn) {
-            exit_functions[i] = fn;
+    int at = MAX_EXIT_FUNCTIONS;
+    for (int i = MAX_EXIT_FUNCTIONS - 1; i >= 0; i--) {
+        if (exit_functions[i] == fn)
             return true;
-        }
+        if (exit_functions[i] == NULL)
+            at = i;
     }
-    return false;
+    if (at < MAX_EXIT_FUNCTIONS)
+        exit_functions[at] = fn;
+    return at < MAX_EXIT_FUNCTIONS;
 }
 
 int cfi_at_fork(void (*prepare)(void), void (*parent)(void), void (*child)(void))

@@ -68,6 +68,11 @@ const cf_error *cfi_plain_error(cf_status status)
     return has_name(status) ? &plain[status] : &unknown_error;
 }
 
+unsigned cf_version(void)
+{
+    return CF_VERSION;
+}
+
 static void drop_last_error(void)
 {
     free(cfi_this.error);

@@ -137,29 +137,29 @@ static inline void destroy(cf_future *f, uint64_t word)
 }
 
 /* Somebody let go of a promise that was never kept: those who watch must still hear of an end. */
-static CFI_COLD void abandon(cf_future *f)
+static CFI_COLD uint64_t abandon(cf_future *f)
 {
     static const cf_error abandoned = { .size = sizeof abandoned,
                                         .status = CF_BROKEN,
                                         .message = "nobody can settle this future any more",
                                         .exit_code = -1 };
+    if (cfi_load_relaxed(&f->word) / CFI_REFERENCE == 0)
+        (void)cfi_add_relaxed(&f->word, CFI_REFERENCE); /* for the callbacks */
     if (!cf_future_cancel(f))
         (void)cf_future_set_exception(f, &abandoned);
+    return cfi_load_acquire(&f->word);
 }
 
 void cfi_future_drop(cf_future *f)
 {
     uint64_t word = cfi_load_acquire(&f->word); /* pairs with the swap below by the others */
-    if (CFI_UNLIKELY(!cfi_is_final(word)) && word / CFI_REFERENCE == 1) {
-        abandon(f);
-        word = cfi_load_acquire(&f->word);
-    }
     /* The only owner needs no swap: nobody is left who could add a reference. */
     if (word / CFI_REFERENCE != 1)
         word = cfi_sub_acq_rel(&f->word, CFI_REFERENCE);
     assert(word / CFI_REFERENCE != 0);
-    if (word / CFI_REFERENCE == 1)
-        destroy(f, word);
+    if (word / CFI_REFERENCE != 1)
+        return;
+    destroy(f, CFI_LIKELY(cfi_is_final(word)) ? word : abandon(f));
 }
 
 cf_future *cf_future_ref(cf_future *future)
@@ -185,9 +185,10 @@ void cf_future_unref_all(cf_future **futures, size_t count)
 /* ---- watchers ---- */
 
 enum { STRIPES = 64 };
-static struct {
+struct stripe {
     _Alignas(CFI_CACHE_LINE) struct cfi_lock lock;
-} stripes[STRIPES];
+};
+static struct stripe stripes[STRIPES];
 
 static struct cfi_lock *stripe_of(const cf_future *f)
 {

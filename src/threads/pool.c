@@ -101,26 +101,38 @@ int cfi_pool_start_worker(struct cfi_pool *pool)
     return error;
 }
 
-static cf_status start_first_elected(struct cfi_pool *pool)
+static bool has_workers(struct cfi_pool *pool)
 {
-    int error = cfi_load_relaxed(&pool->ready) ? 0 : cfi_pool_start_worker(pool);
-    if (error == 0 && !cfi_load_relaxed(&pool->ready))
-        cfi_store_release(&pool->ready, true);
-    else
-        cfi_idle_end_search(pool);
+    return cfi_load_acquire(&pool->started) != 0; /* pairs with the first worker's coming */
+}
+
+void cfi_pool_tell_start(struct cfi_pool *pool)
+{
     (void)cfi_add_seq_cst(&pool->start_event, 1);
     cfi_futex_wake(&pool->start_event, INT_MAX);
-    return error && error != ECANCELED
-               ? cfi_fail_system(error, "the pool cannot start its first thread")
-               : CF_OK;
+}
+
+/* The new worker tells the others that it is there; about a failure we do. */
+static cf_status start_first_elected(struct cfi_pool *pool)
+{
+    int error = has_workers(pool) ? EEXIST : cfi_pool_start_worker(pool);
+    if (error == 0)
+        return CF_OK;
+    cfi_idle_end_search(pool);
+    cfi_pool_tell_start(pool);
+    if (error == EEXIST || error == ECANCELED)
+        return CF_OK;
+    return cfi_fail_system(error, "the pool cannot start its first thread");
 }
 
 /* The first worker is started before its first task is queued: if none can be had, the submit fails
  * and nothing runs later.  Who counts itself as the searcher starts it, the others wait for that. */
 static CFI_COLD cf_status start_first(struct cfi_pool *pool)
 {
-    while (!cfi_load_acquire(&pool->ready) && !cfi_load_acquire(&pool->closed)) {
+    while (!cfi_load_acquire(&pool->closed)) {
         uint32_t event = cfi_load_seq_cst(&pool->start_event);
+        if (has_workers(pool))
+            break;
         if (cfi_idle_begin_search(pool))
             return start_first_elected(pool);
         if (cfi_sleep(&pool->start_event, event, CFI_NEVER) == CFI_SIGNALLED)
@@ -230,7 +242,7 @@ static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_
 
 static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
 {
-    bool first = !cfi_load_acquire(&pool->ready); /* pairs with start_first_elected */
+    bool first = !has_workers(pool);
     if (CFI_UNLIKELY(first)) {
         cf_status s = start_first(pool);
         if (s != CF_OK)
@@ -331,6 +343,7 @@ static void close_pool(struct cfi_pool *pool, enum cfi_pool_mode mode)
         cfi_pool_drain(pool);
     cfi_idle_wake_all(pool);
     wake_for_room(pool, INT_MAX);
+    cfi_pool_tell_start(pool);
 }
 
 void cfi_pool_break(struct cfi_pool *pool, const char *message, int code)
@@ -357,8 +370,10 @@ static void join_workers(struct cfi_pool *pool)
 {
     uint32_t next = cfi_load_relaxed(&pool->joined);
     while (next < cfi_load_acquire(&pool->started)) {
-        if (cfi_cas_acq_rel(&pool->joined, &next, next + 1))
-            join_worker(cfi_load_acquire(&pool->workers[next++]));
+        if (cfi_cas_acq_rel(&pool->joined, &next, next + 1)) {
+            join_worker(cfi_load_acquire(&pool->workers[next]));
+            next++;
+        }
     }
 }
 
