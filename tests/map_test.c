@@ -340,6 +340,42 @@ static void test_who_obeys_does_not_hide_the_cause(void **state)
     cf_executor_free(pool);
 }
 
+/* Quick ones first, so that pieces grow; then whoever gets the trap stays in it until the other has
+ * come to the failure. */
+enum { TRAP = 3000, FAILURE = 6000 };
+static atomic_bool out_of_the_trap;
+
+static int trap_or_fail(const void *arg, void *result)
+{
+    (void)result;
+    if (atomic_load(&out_of_the_trap))
+        atomic_fetch_add(&calls, 1);
+    if (*(const int *)arg == FAILURE)
+        return cf_raise(1, "the failure");
+    if (*(const int *)arg == TRAP) {
+        WAIT_UNTIL(cf_stop_requested());
+        atomic_store(&out_of_the_trap, true);
+    }
+    return 0;
+}
+
+static void test_others_end_after_their_current_element(void **state)
+{
+    (void)state;
+    static int args[FAILURE + 1];
+    iota(args, FAILURE + 1);
+    cf_executor *pool = pool_of(2);
+    for (int round = 0; round < 20; round++) {
+        atomic_store(&calls, 0);
+        atomic_store(&out_of_the_trap, false);
+        assert_int_equal(cf_map(pool, trap_or_fail, args, FAILURE + 1, 4, NULL, 0, CF_FOREVER),
+                         CF_FAILED);
+        assert_int_equal(cf_last_error()->index, FAILURE);
+        assert_int_equal(atomic_load(&calls), 0);
+    }
+    cf_executor_free(pool);
+}
+
 static int range_fails(const void *context, size_t begin, size_t end, void *results)
 {
     (void)context, (void)results;
@@ -568,6 +604,45 @@ static void test_failure_counts_more_than_the_time(void **state)
     cf_executor_free(pool);
 }
 
+/* An executor whose `stop` takes until the task has ended. */
+static void *run_it(void *future)
+{
+    cf_future_run(future);
+    cf_future_unref(future);
+    return NULL;
+}
+
+static cf_status run_on_a_thread(void *self, cf_future *future)
+{
+    pthread_t *thread = self;
+    if (*thread)
+        return CF_FULL;
+    return pthread_create(thread, NULL, run_it, future) == 0 ? CF_OK : CF_SYSTEM;
+}
+
+static bool stop_and_wait(void *self, cf_future *future, int64_t grace_ns)
+{
+    (void)self, (void)grace_ns;
+    WAIT_UNTIL(cf_future_done(future));
+    return true;
+}
+
+static void test_who_is_stopped_by_the_time_has_not_failed(void **state)
+{
+    (void)state;
+    int arg = 0;
+    pthread_t thread = 0;
+    const cf_executor_ops ops = {
+        .size = sizeof ops, .kind = "stop", .submit = run_on_a_thread, .stop = stop_and_wait
+    };
+    cf_executor *executor;
+    assert_int_equal(cf_executor_new(&ops, &thread, &executor), CF_OK);
+    assert_int_equal(cf_map(executor, until_stopped, &arg, 1, 4, NULL, 0, CF_MS(20)), CF_TIMEOUT);
+    assert_int_equal(cf_last_error()->status, CF_TIMEOUT);
+    join_thread(thread);
+    cf_executor_free(executor);
+}
+
 /* ---- shutting down ---- */
 
 static void test_shut_down_before(void **state)
@@ -677,6 +752,27 @@ static void *run_held(void *unused)
     cf_future_run(held[0]);
     cf_future_unref(held[0]);
     return NULL;
+}
+
+static void test_runner_that_never_begins(void **state)
+{
+    (void)state;
+    static const cf_executor_ops ops = { .size = sizeof ops,
+                                         .kind = "hold",
+                                         .submit = hold_future };
+    cf_executor *executor;
+    assert_int_equal(cf_executor_new(&ops, NULL, &executor), CF_OK);
+    for (int limited = 0; limited < 2; limited++) {
+        atomic_store(&held_count, 0);
+        pthread_t thread = start_thread(run_held, NULL);
+        map_squares(executor, 50, limited ? CF_SECONDS(50) : CF_FOREVER);
+        join_thread(thread);
+        for (size_t i = 1; i < atomic_load(&held_count); i++) {
+            assert_true(cf_future_cancelled(held[i]));
+            cf_future_unref(held[i]);
+        }
+    }
+    cf_executor_free(executor);
 }
 
 static void test_one_runner_is_enough(void **state)
@@ -938,6 +1034,7 @@ int main(void)
         cmocka_unit_test(test_nobody_is_blamed_for_another),
         cmocka_unit_test(test_raised_objects_are_dropped),
         cmocka_unit_test(test_who_obeys_does_not_hide_the_cause),
+        cmocka_unit_test(test_others_end_after_their_current_element),
         cmocka_unit_test(test_range_fails_at_its_begin),
         cmocka_unit_test(test_results_beside_a_failure_are_the_callers),
         cmocka_unit_test(test_bad_arguments),
@@ -947,9 +1044,11 @@ int main(void)
         cmocka_unit_test(test_time_out_of_a_range),
         cmocka_unit_test(test_time_out_asks_to_stop),
         cmocka_unit_test(test_failure_counts_more_than_the_time),
+        cmocka_unit_test(test_who_is_stopped_by_the_time_has_not_failed),
         cmocka_unit_test(test_shut_down_before),
         cmocka_unit_test(test_cancelled_before_it_began),
         cmocka_unit_test(test_stopped_by_shutdown),
+        cmocka_unit_test(test_runner_that_never_begins),
         cmocka_unit_test(test_one_runner_is_enough),
         cmocka_unit_test(test_broken_runners),
         cmocka_unit_test(test_small_bounded_pools),
