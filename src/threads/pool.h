@@ -59,8 +59,7 @@ struct cfi_pool {
     _Alignas(CFI_CACHE_LINE) cfi_size pending;
     cfi_u32 room_waiters, room_event;
     /* Starting and ending: */
-    cfi_bool ready;         /* the first worker has been started */
-    cfi_u32 start_event;    /* counts attempts to start the first; a futex */
+    cfi_u32 start_event;    /* changes when the first worker has come, or could not; a futex */
     cfi_i64 start_again_at; /* no new thread before, since the last attempt failed; 0: it did not */
     int start_error;        /* with which */
     struct cf_worker *unborn; /* those whose thread could not be started */
@@ -71,6 +70,7 @@ struct cfi_pool {
 
 /* ---- pool.c ---- */
 int cfi_pool_start_worker(struct cfi_pool *pool); /* 0 or an errno; the caller counted a searcher */
+void cfi_pool_tell_start(struct cfi_pool *pool);  /* the first worker is there, or will not be */
 void cfi_pool_break(struct cfi_pool *pool, const char *message, int code);
 void cfi_pool_begin(struct cfi_pool *pool);                 /* a pending task was claimed */
 void cfi_pool_dispose(struct cfi_pool *pool, cf_future *f); /* cancels or breaks one, by the mode */

@@ -321,6 +321,8 @@ static void enter(struct cf_worker *w)
     /* By us, not by who starts us: whoever waits for our end must know of us. */
     cfi_store_release(&w->pool->started, w->number + 1);
     w->searching = true; /* whoever started us counted us so */
+    if (w->number == 0)
+        cfi_pool_tell_start(w->pool);
 }
 
 static void leave(struct cf_worker *w)
