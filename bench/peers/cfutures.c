@@ -10,7 +10,7 @@ cf_executor *pool;
 static const char *version(void)
 {
     static char text[32];
-    unsigned v = cf_version();
+    unsigned v = CF_VERSION; /* of the same tree */
     snprintf(text, sizeof(text), "cfutures %u.%u.%u", v >> 16, v >> 8 & 255, v & 255);
     return text;
 }
