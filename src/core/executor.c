@@ -183,6 +183,8 @@ static cf_status submit_to_provider(cf_executor *ex, cf_future *f)
         return is_shut_down();
     cf_status s = ex->ops.submit(ex->self, f);
     leave_gate(ex);
+    if (s != CF_OK && cf_last_error()->status != s) /* it need not say more than the status */
+        return cfi_fail_fixed(s, cfi_plain_error(s)->message);
     return s;
 }
 
@@ -239,12 +241,16 @@ static CFI_COLD cf_status bad_task(const cf_executor *ex, const cf_task *task)
         return cfi_fail(CF_INVALID, "submit: arg is NULL, but arg_size is %zu", task->arg_size);
     if (task->run_limit_ns < 0)
         return cfi_fail(CF_INVALID, "submit: run_limit_ns is negative");
+    if (task->arg_size > CFI_LARGEST || task->result_size > CFI_LARGEST)
+        return cfi_fail(CF_INVALID, "submit: %zu bytes of argument and %zu of result are too many",
+                        task->arg_size, task->result_size);
     return cfi_fail(CF_INVALID, "submit: result_size and result_destroy go with fn only");
 }
 
 static inline bool is_good_task(const cf_executor *ex, const cf_task *task)
 {
     return ex && !task->fn != !task->bytes_fn && (task->arg || !task->arg_size) &&
+           task->arg_size <= CFI_LARGEST && task->result_size <= CFI_LARGEST &&
            task->run_limit_ns >= 0 && (task->fn || (!task->result_size && !task->result_destroy));
 }
 
@@ -328,6 +334,8 @@ cf_status cf_executor_shutdown(cf_executor *executor, cf_shutdown_mode mode, int
         return cfi_fail(CF_INVALID, "cf_executor_shutdown: mode %d is unknown", (int)mode);
     if (cfi_executor_is_foreign(executor))
         return CF_OK; /* its workers are not in this process, or about to end with it */
+    if (mode == CF_STOP_RUNNING)
+        cfi_store_seq_cst(&executor->stopping, true);
     int64_t deadline = cfi_deadline(timeout_ns);
     if (!executor->pool)
         return shut_down_provider(executor, mode, deadline);

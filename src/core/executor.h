@@ -30,8 +30,7 @@ struct cf_executor {
     cf_executor_ops ops;
     void *self;
     const struct cfi_pool_ops *pool; /* NULL: a provider's */
-    cfi_bool
-        *stop_running; /* pools: what cf_stop_requested reads beside the future; NULL: nothing */
+    cfi_bool stopping;               /* its running tasks were asked to stop */
     bool counted;
     uint32_t process; /* cfi_process when it was made */
     cfi_u32 gate;     /* providers: closed bit and submits under way */

@@ -51,7 +51,7 @@ static inline struct shape shape_of(size_t arg_size, size_t result_size, bool ex
     size_t data = !big && !extra ? CFI_ARG_NEAR : CFI_ARG_FAR;
     if (extra)
         data += CFI_ALIGN(sizeof(struct cfi_extra) + room);
-    bool fits = arg_size <= SIZE_MAX / 4 && result_size <= SIZE_MAX / 4;
+    bool fits = arg_size <= CFI_LARGEST && result_size <= CFI_LARGEST;
     size_t size = data + CFI_ALIGN(arg_size) + CFI_ALIGN(result_size);
     return (struct shape){ fits ? size : 0, data, big ? CFI_BIG : 0 };
 }
@@ -136,18 +136,18 @@ static inline void destroy(cf_future *f, uint64_t word)
         destroy_slow(f, word);
 }
 
-/* Somebody let go of a promise that was never kept: those who watch must still hear of an end. */
-static CFI_COLD uint64_t abandon(cf_future *f)
+/* The last reference to a promise that was never kept: those who watch must still hear of an end, and
+ * a callback may keep the future. */
+static CFI_COLD void abandon(cf_future *f)
 {
     static const cf_error abandoned = { .size = sizeof abandoned,
                                         .status = CF_BROKEN,
                                         .message = "nobody can settle this future any more",
                                         .exit_code = -1 };
     if (cfi_load_relaxed(&f->word) / CFI_REFERENCE == 0)
-        (void)cfi_add_relaxed(&f->word, CFI_REFERENCE); /* for the callbacks */
-    if (!cf_future_cancel(f))
-        (void)cf_future_set_exception(f, &abandoned);
-    return cfi_load_acquire(&f->word);
+        (void)cfi_add_relaxed(&f->word, CFI_REFERENCE);
+    (void)cf_future_set_exception(f, &abandoned);
+    cfi_future_drop(f);
 }
 
 void cfi_future_drop(cf_future *f)
@@ -159,7 +159,10 @@ void cfi_future_drop(cf_future *f)
     assert(word / CFI_REFERENCE != 0);
     if (word / CFI_REFERENCE != 1)
         return;
-    destroy(f, CFI_LIKELY(cfi_is_final(word)) ? word : abandon(f));
+    if (CFI_LIKELY(cfi_is_final(word)))
+        destroy(f, word);
+    else
+        abandon(f);
 }
 
 cf_future *cf_future_ref(cf_future *future)
@@ -186,7 +189,8 @@ void cf_future_unref_all(cf_future **futures, size_t count)
 
 enum { STRIPES = 64 };
 struct stripe {
-    _Alignas(CFI_CACHE_LINE) struct cfi_lock lock;
+    struct cfi_lock lock;
+    char pad[CFI_CACHE_LINE - sizeof(struct cfi_lock)]; /* none shares a line with another */
 };
 static struct stripe stripes[STRIPES];
 

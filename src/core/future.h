@@ -116,6 +116,7 @@ struct cfi_extra {
     void (*arg_destroy)(void *arg); /* NULL once it was called */
 };
 
+#define CFI_LARGEST  (SIZE_MAX / 4) /* of an argument or a result */
 #define CFI_ALIGN(n) (((n) + 15) & ~(size_t)15)
 enum { CFI_ARG_NEAR = 48, CFI_ARG_FAR = 64 }; /* with extra or sizes; extra begins here too */
 

@@ -10,6 +10,8 @@ cf_status cf_future_new(size_t result_size, void (*result_destroy)(void *result)
 {
     if (!ret)
         return cfi_fail(CF_INVALID, "cf_future_new: ret is NULL");
+    if (result_size > CFI_LARGEST)
+        return cfi_fail(CF_INVALID, "cf_future_new: result_size %zu is too large", result_size);
     cf_status s = cfi_process_watch();
     if (s != CF_OK)
         return s;
@@ -51,9 +53,10 @@ static bool is_settable(const cf_future *f)
     return f->kind == CFI_KIND_PROMISE || f->flags & CFI_SETTABLE;
 }
 
-static cf_status already_settled(void)
+static cf_status cannot_settle(const cf_future *f)
 {
-    return cfi_fail_fixed(CF_INVALID, "the future is settled already, or its task is being run");
+    return cfi_fail_fixed(CF_INVALID, cfi_future_is_done(f) ? "the future is settled already"
+                                                            : "the future's task is being run");
 }
 
 cf_status cf_future_set_result(cf_future *future, const void *result)
@@ -61,7 +64,7 @@ cf_status cf_future_set_result(cf_future *future, const void *result)
     if (!future)
         return cfi_fail(CF_INVALID, "cf_future_set_result: future is NULL");
     if (!is_settable(future) || !begin_settling(future, CFI_RUNNING))
-        return already_settled();
+        return cannot_settle(future);
     if (result)
         memcpy(cfi_future_slot(future), result, cfi_result_size(future));
     cfi_future_succeed(cf_future_ref(future));
@@ -80,7 +83,7 @@ cf_status cf_future_set_exception(cf_future *future, const cf_error *error)
     if (copy.status <= CF_OK || copy.status == CF_CANCELLED || copy.status > CF_SYSTEM)
         return cfi_fail(CF_INVALID, "cf_error: %s is no failure", cf_status_name(copy.status));
     if (!is_settable(future) || !begin_settling(future, CFI_RUNNING))
-        return already_settled();
+        return cannot_settle(future);
     cfi_future_fail(cf_future_ref(future), &copy);
     return CF_OK;
 }

@@ -14,7 +14,7 @@ static bool was_asked_to_stop(cf_future *f)
 {
     if (cfi_load_relaxed(&f->word) & CFI_STOP)
         return true;
-    if (f->executor && f->executor->stop_running && cfi_load_relaxed(f->executor->stop_running))
+    if (f->executor && cfi_load_relaxed(&f->executor->stopping))
         return true;
     return f->flags & CFI_HAS_EXTRA && cfi_deadline_passed(cfi_future_extra(f)->stop_at);
 }

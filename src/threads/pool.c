@@ -113,9 +113,10 @@ void cfi_pool_tell_start(struct cfi_pool *pool)
 }
 
 /* The new worker tells the others that it is there; about a failure we do. */
-static cf_status start_first_elected(struct cfi_pool *pool)
+static cf_status start_first_elected(struct cfi_pool *pool, bool *ret_started)
 {
     int error = has_workers(pool) ? EEXIST : cfi_pool_start_worker(pool);
+    *ret_started = error == 0;
     if (error == 0)
         return CF_OK;
     cfi_idle_end_search(pool);
@@ -127,14 +128,14 @@ static cf_status start_first_elected(struct cfi_pool *pool)
 
 /* The first worker is started before its first task is queued: if none can be had, the submit fails
  * and nothing runs later.  Who counts itself as the searcher starts it, the others wait for that. */
-static CFI_COLD cf_status start_first(struct cfi_pool *pool)
+static CFI_COLD cf_status start_first(struct cfi_pool *pool, bool *ret_started)
 {
     while (!cfi_load_acquire(&pool->closed)) {
         uint32_t event = cfi_load_seq_cst(&pool->start_event);
         if (has_workers(pool))
             break;
         if (cfi_idle_begin_search(pool))
-            return start_first_elected(pool);
+            return start_first_elected(pool, ret_started);
         if (cfi_sleep(&pool->start_event, event, CFI_NEVER) == CFI_SIGNALLED)
             return cfi_fail_woken(CFI_SIGNALLED, "");
     }
@@ -242,9 +243,9 @@ static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_
 
 static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
 {
-    bool first = !has_workers(pool);
-    if (CFI_UNLIKELY(first)) {
-        cf_status s = start_first(pool);
+    bool first = false;
+    if (CFI_UNLIKELY(!has_workers(pool))) {
+        cf_status s = start_first(pool, &first);
         if (s != CF_OK)
             return s;
     }
@@ -253,7 +254,7 @@ static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
     if (CFI_UNLIKELY(s != CF_OK))
         return refused(pool, s);
     if (first)
-        (void)cfi_idle_wake_one(pool); /* one is there: it needs no second for this task */
+        (void)cfi_idle_wake_one(pool); /* we have started one: this task needs no second */
     else
         cfi_pool_kick(pool, lane);
     return CF_OK;
@@ -393,8 +394,6 @@ static cf_status wait_for_workers(struct cfi_pool *pool, int64_t deadline)
 static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadline)
 {
     struct cfi_pool *pool = self;
-    if (mode == CF_STOP_RUNNING)
-        cfi_store_seq_cst(&pool->stop_running, true);
     close_pool(pool, mode == CF_FINISH_PENDING ? CFI_MODE_RUN : CFI_MODE_CANCEL);
     if (cfi_executor_is_inside(&pool->executor))
         return cfi_fail_fixed(CF_DEADLOCK,
@@ -558,7 +557,6 @@ static struct cfi_pool *pool_new(const cf_thread_pool_options *o, const cf_host 
     bool bounded = o->max_pending != 0;
     cfi_executor_init(&pool->executor, bounded ? &bounded_ops : &unbounded_ops, pool, &pool_ops,
                       bounded);
-    pool->executor.stop_running = &pool->stop_running;
     return pool;
 }
 

@@ -49,7 +49,6 @@ struct cfi_pool {
     /* Read by everyone at every task, written rarely: */
     _Alignas(CFI_CACHE_LINE) cfi_u32 mode;
     cfi_bool closed;
-    cfi_bool stop_running;
     cfi_u32 started; /* workers that exist or existed */
     CFI_ATOMIC(struct cf_worker *) * workers;
     /* Written by those who sleep and wake: */

@@ -211,8 +211,10 @@ static void drain_once(struct cfi_pool *pool)
 /* Until nothing is left: a take that fails because somebody else is at it says nothing. */
 void cfi_pool_drain(struct cfi_pool *pool)
 {
-    while (cfi_pool_has_work(pool))
+    while (cfi_pool_has_work(pool)) {
         drain_once(pool);
+        cfi_pause();
+    }
 }
 
 /* ---- searching and parking ---- */
