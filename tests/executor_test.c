@@ -209,7 +209,7 @@ static void test_wrong_executors(void **unused)
     ops.size = 0;
     assert_int_equal(cf_executor_new(&ops, NULL, &ex), CF_INVALID);
     ops = all_hooks;
-    ops.room = 65537;
+    ops.room = 3073;
     assert_int_equal(cf_executor_new(&ops, NULL, &ex), CF_INVALID);
     ops.room = SIZE_MAX;
     assert_int_equal(cf_executor_new(&ops, NULL, &ex), CF_INVALID);
@@ -236,10 +236,10 @@ static void test_the_largest_room(void **unused)
 {
     (void)unused;
     cf_executor_ops ops = all_hooks;
-    ops.room = 65536;
+    ops.room = 3072;
     open_with(&ops);
     cf_future *f = submit(count_run);
-    memset(cf_future_room(f), 0xFF, 65536);
+    memset(cf_future_room(f), 0xFF, 3072);
     cf_future_unref(f);
     close_provider(NULL);
 }

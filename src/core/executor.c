@@ -181,7 +181,10 @@ static cf_status submit_to_provider(cf_executor *ex, cf_future *f)
 {
     if (!enter_gate(ex))
         return is_shut_down();
+    struct cfi_visit visit = { .executor = ex, .below = cfi_this.visit };
+    cfi_this.visit = &visit;
     cf_status s = ex->ops.submit(ex->self, f);
+    cfi_this.visit = visit.below;
     leave_gate(ex);
     if (s != CF_OK && cf_last_error()->status != s) /* it need not say more than the status */
         return cfi_fail_fixed(s, cfi_plain_error(s)->message);
@@ -295,6 +298,10 @@ bool cfi_executor_is_inside(const cf_executor *ex)
 {
     if (cfi_this.executor == ex)
         return true;
+    for (const struct cfi_visit *visit = cfi_this.visit; visit; visit = visit->below) {
+        if (visit->executor == ex) /* a callback of a task that ran in submit */
+            return true;
+    }
     for (const struct cfi_frame *frame = cfi_this.frame; frame; frame = frame->below) {
         if (frame->future && frame->future->executor == ex)
             return true;

@@ -146,7 +146,8 @@ static CFI_COLD void abandon(cf_future *f)
                                         .exit_code = -1 };
     if (cfi_load_relaxed(&f->word) / CFI_REFERENCE == 0)
         (void)cfi_add_relaxed(&f->word, CFI_REFERENCE);
-    (void)cf_future_set_exception(f, &abandoned);
+    if (f->kind != CFI_KIND_PROMISE || !cf_future_cancel(f))
+        (void)cf_future_set_exception(f, &abandoned);
     cfi_future_drop(f);
 }
 

@@ -22,6 +22,12 @@ struct cfi_frame {
     struct cfi_raised *raised; /* of cf_raise_object */
 };
 
+/* A call into an executor from which tasks may run on this thread. */
+struct cfi_visit {
+    const cf_executor *executor;
+    struct cfi_visit *below;
+};
+
 /* A binding's own error object; whoever holds this owns the object. */
 struct cfi_raised {
     void *object;
@@ -31,6 +37,7 @@ void cfi_raised_free(struct cfi_raised *raised);
 
 struct cfi_self {
     struct cfi_frame *frame;
+    struct cfi_visit *visit;
     cf_executor *executor; /* whose worker this is, or NULL */
     const struct cfi_wait
         *waiting;       /* what this thread sleeps for; guarded by the wait graph's lock */
