@@ -8,12 +8,8 @@
 #include "base/blocks.h"
 
 /* Builds that use malloc instead: what is reused, and when, is malloc's affair there. */
-#if defined(__SANITIZE_ADDRESS__) || (defined(CFI_DEBUG) && !defined(CFI_TSAN))
+#if defined(ADDRESS_SANITIZER) || (defined(CFI_DEBUG) && !defined(CFI_TSAN))
 #define PLAIN_MALLOC 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PLAIN_MALLOC 1
-#endif
 #endif
 
 enum { CACHED_MAX = CFI_BLOCK_STEP * CFI_BLOCK_CLASSES };

@@ -25,6 +25,14 @@
 
 #include <cmocka.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ADDRESS_SANITIZER 1
+#endif
+#endif
+
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 
 /* ---- checks ---- */
