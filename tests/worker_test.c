@@ -383,7 +383,7 @@ static void test_it_runs_nothing_unrelated(void **state)
     pthread_mutexattr_destroy(&attr);
 }
 
-static struct level helped;
+static struct level helped, waiter_came;
 static atomic_int on_the_waiters_thread;
 static pthread_t waiter;
 
@@ -405,6 +405,7 @@ enum { DESCENDANTS = 40 };
 static int leave_children(const void *arg, void *result)
 {
     (void)result;
+    CHECK(level_reaches(&waiter_came, 1)); /* no worker is free to take them */
     for (int i = 0; i < DESCENDANTS; i++)
         cf_future_unref(child(note_helper, arg, sizeof(int64_t), 0));
     level_raise(&scene.ready);
@@ -423,6 +424,7 @@ static int wait_for_first(const void *arg, void *result)
     (void)result;
     struct long_wait *wait = *(struct long_wait *const *)arg;
     waiter = pthread_self();
+    level_raise(&waiter_came);
     CHECK(level_reaches(&scene.ready, 1));
     wait->status = cf_future_result(scene.futures[0], wait->timeout, NULL, 0);
     wait->helped = atomic_load(&on_the_waiters_thread);
@@ -433,6 +435,7 @@ static void leave_and_wait(struct long_wait *wait, int64_t each)
 {
     set_scene(2);
     level_set(&helped, 0);
+    level_set(&waiter_came, 0);
     atomic_store(&on_the_waiters_thread, 0);
     scene.futures[0] = submitted(scene.pool, leave_children, &each, sizeof each, 0);
     scene.futures[1] = submitted_with(scene.pool, wait_for_first, wait);
