@@ -35,7 +35,7 @@ int64_t bench_cpu_of_others(void)
 
 int64_t bench_resident(void)
 {
-    long size, resident;
+    long size = 0, resident = 0;
     FILE *file = fopen("/proc/self/statm", "r");
     if (file == NULL || fscanf(file, "%ld %ld", &size, &resident) != 2)
         bench_die("no /proc/self/statm");

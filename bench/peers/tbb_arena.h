@@ -10,8 +10,6 @@
 #include <oneapi/tbb/task_arena.h>
 #include <oneapi/tbb/version.h>
 
-namespace tbb = oneapi::tbb;
-
 static std::unique_ptr<tbb::global_control> limit;
 static std::unique_ptr<tbb::task_arena> arena;
 
