@@ -406,6 +406,7 @@ static int fill_result(const void *arg, void *result)
     for (size_t i = 0; i < wanted.arg; i++)
         CHECK(bytes[i] == byte_at(i));
     CHECK((uintptr_t)arg % 16 == 0);
+    CHECK((uintptr_t)result % (wanted.result > 8 ? 16 : 8) == 0);
     return wanted.code;
 }
 
@@ -480,7 +481,7 @@ static void test_all_sizes(void **unused)
     assert_checks();
 }
 
-/* For any type: the contract of cf_fn and of cf_future_slot. */
+/* For any type of their size. */
 static void test_results_are_aligned(void **unused)
 {
     (void)unused;

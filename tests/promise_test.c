@@ -319,6 +319,31 @@ static void test_two_cannot_settle_at_once(void **unused)
     }
 }
 
+/* Likewise while its task runs: only that can end it. */
+static int look_while_running(const void *arg, void *result)
+{
+    look_while_settling(NULL);
+    CHECK(cf_future_slot(settling) == result);
+    return answer(arg, result);
+}
+
+static void test_nobody_settles_a_task_that_runs(void **unused)
+{
+    (void)unused;
+    const cf_task task = { .size = sizeof task,
+                           .fn = look_while_running,
+                           .arg = "",
+                           .arg_size = 1,
+                           .result_size = sizeof(int) };
+    assert_int_equal(cf_submit_task(executor.executor, &task, &settling), CF_OK);
+    cf_future_run(settling);
+    int value = 0;
+    assert_int_equal(CF_RESULT(settling, 0, &value), CF_OK);
+    assert_int_equal(value, ANSWER);
+    cf_future_unref(settling);
+    assert_checks();
+}
+
 /* ---- exceptions ---- */
 
 static void test_setting_an_exception(void **unused)
@@ -577,6 +602,7 @@ int main(void)
         TEST(test_a_result_after_a_cancel_is_the_callers),
         TEST(test_no_result_is_destroyed_where_there_is_none),
         TEST(test_two_cannot_settle_at_once),
+        TEST(test_nobody_settles_a_task_that_runs),
         TEST(test_setting_an_exception),
         TEST(test_which_statuses_are_failures),
         TEST(test_no_exception),

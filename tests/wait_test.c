@@ -696,7 +696,10 @@ static bool no_help(void *self, cf_future *awaited)
     return false;
 }
 
-static const struct cfi_pool_ops pool_ops = { runner, has_free_worker, worker_count, worker };
+static const struct cfi_pool_ops pool_ops = { .runner = runner,
+                                              .has_free_worker = has_free_worker,
+                                              .worker_count = worker_count,
+                                              .worker = worker };
 
 static void open_pool(unsigned workers, bool has_free)
 {
@@ -731,11 +734,11 @@ static cf_status wait_as(cf_future *task, cf_future *const *futures, size_t coun
     return s;
 }
 
-static void drop_all(cf_future **futures, size_t count)
+static void end_all(cf_future **futures, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
-        if (futures[i] && !cf_future_done(futures[i]))
-            (void)cf_future_cancel(futures[i]);
+        if (!cf_future_cancel(futures[i]) && !cf_future_done(futures[i]))
+            cfi_future_succeed(cf_future_ref(futures[i]));
     }
     cf_future_unref_all(futures, count);
 }
@@ -749,7 +752,7 @@ static void test_waiting_for_oneself(void **unused)
     assert_int_equal(cf_last_error()->status, CF_DEADLOCK);
     assert_int_equal(wait_as(self, &self, 1, CF_ALL_COMPLETED, CF_SECONDS(30)), CF_DEADLOCK);
     assert_int_equal(wait_as(self, &self, 1, CF_ALL_COMPLETED, 0), CF_TIMEOUT); /* only asks */
-    drop_all(&self, 1);
+    end_all(&self, 1);
 }
 
 static void test_waiting_in_a_circle(void **unused)
@@ -767,7 +770,7 @@ static void test_waiting_in_a_circle(void **unused)
     second.bounded = false;
     pool.workers[1].waiting = NULL; /* it does something */
     assert_int_equal(wait_as(tasks[2], &tasks[0], 1, CF_ALL_COMPLETED, CF_MS(1)), CF_TIMEOUT);
-    drop_all(tasks, COUNT_OF(tasks));
+    end_all(tasks, COUNT_OF(tasks));
 }
 
 static void test_waiting_for_one_that_nobody_begins(void **unused)
@@ -783,8 +786,8 @@ static void test_waiting_for_one_that_nobody_begins(void **unused)
     pool.free = false;
     pool.workers[1].waiting = NULL; /* it will come to it */
     assert_int_equal(wait_as(self, &pending, 1, CF_ALL_COMPLETED, CF_MS(1)), CF_TIMEOUT);
-    drop_all(&pending, 1);
-    drop_all(&self, 1);
+    end_all(&pending, 1);
+    end_all(&self, 1);
 }
 
 static void test_waiting_for_several(void **unused)
@@ -800,8 +803,8 @@ static void test_waiting_for_several(void **unused)
     settle_promise(promise, false); /* which leaves only ourselves */
     assert_int_equal(wait_as(self, futures, 3, CF_FIRST_COMPLETED, CF_FOREVER), CF_OK);
     assert_int_equal(wait_as(self, futures, 3, CF_FIRST_EXCEPTION, CF_FOREVER), CF_DEADLOCK);
-    drop_all(&promise, 1);
-    drop_all(&self, 1);
+    end_all(&promise, 1);
+    end_all(&self, 1);
 }
 
 static void test_others_wait_as_they_like(void **unused)
@@ -810,7 +813,7 @@ static void test_others_wait_as_they_like(void **unused)
     open_pool(0, false);
     cf_future *running = make_task(true);
     assert_int_equal(cf_future_result(running, CF_MS(1), NULL, 0), CF_TIMEOUT); /* no task waits */
-    drop_all(&running, 1);
+    end_all(&running, 1);
 }
 
 #define HOOKED(fn) cmocka_unit_test_setup_teardown(fn, listen_to_waits, listen_no_more)
