@@ -205,10 +205,11 @@ cf_status cfi_executor_submit(cf_executor *ex, cf_future *f)
             CFI_COUNTED | (ex->ops.cancelled ? CFI_NOTIFIES : 0) | (ex->pool ? 0 : CFI_SETTABLE);
         cfi_executor_ref(ex);
     }
-    (void)cfi_add_relaxed(&f->word, CFI_REFERENCE); /* the executor's */
+    uint64_t word = cfi_load_relaxed(&f->word); /* nobody else has seen it: no swap is needed */
+    cfi_store_relaxed(&f->word, word + CFI_REFERENCE);
     s = ex->pool ? ex->ops.submit(ex->self, f) : submit_to_provider(ex, f);
     if (CFI_UNLIKELY(s != CF_OK)) {
-        (void)cfi_sub_acq_rel(&f->word, CFI_REFERENCE); /* nobody else has seen it */
+        cfi_store_relaxed(&f->word, word);
         f->flags &= (uint8_t) ~(CFI_COUNTED | CFI_NOTIFIES);
         if (ex->counted)
             cfi_executor_unref(ex);

@@ -32,9 +32,11 @@ struct cf_worker {
     struct cf_worker *unborn; /* the next of pool->unborn */
     cfi_thread thread;        /* if not lent */
     /* The worker's own: */
-    bool searching;        /* is counted in the idle word */
-    unsigned lane, victim; /* where it looks first */
-    unsigned since_deque;  /* tasks from the lanes while its own deque waited */
+    bool searching;          /* is counted in the idle word */
+    unsigned lane, victim;   /* where it looks first */
+    unsigned searches, took; /* how often it has searched; tasks at the last take */
+    int patience;            /* pauses before it looks */
+    unsigned since_deque;    /* tasks from the lanes while its own deque waited */
     unsigned batch_size;
     unsigned begun;      /* tasks since `measured_at` */
     int64_t measured_at; /* 0: nothing to measure from */

@@ -16,10 +16,13 @@
 #include <stdlib.h>
 
 enum {
-    BATCH_NS = 20000,  /* what a batch should cost */
-    DEQUE_EVERY = 61,  /* a prime, as Go's scheduler takes for the same purpose */
-    SEARCH_TURNS = 80, /* looks before parking: some 25 us */
-    MAX_PAUSES = 32,   /* between two looks */
+    PATIENCE = 300,     /* pauses: some 4 us */
+    PROBE_EVERY = 256,  /* searches */
+    WORTH_PATIENCE = 8, /* tasks in the lane */
+    BATCH_NS = 20000,   /* what a batch should cost */
+    DEQUE_EVERY = 61,   /* a prime, as Go's scheduler takes for the same purpose */
+    SEARCH_TURNS = 80,  /* looks before parking: some 25 us */
+    MAX_PAUSES = 32,    /* between two looks */
 };
 
 static _Thread_local struct cf_worker *here;
@@ -103,6 +106,7 @@ static cf_future *take_from_lanes(struct cf_worker *w)
         unsigned started = cfi_load_relaxed(&pool->started);
         unsigned count = cfi_lane_take(lane, tasks, w->batch_size, started > 1 ? 2 * started : 1);
         if (count) {
+            w->took = count;
             measure(w);
             w->lane += i + 1; /* the next lane's turn */
             return keep_batch(w, tasks, count);
@@ -219,18 +223,40 @@ void cfi_pool_drain(struct cfi_pool *pool)
 
 /* ---- searching and parking ---- */
 
-/* Looks less and less often: each look takes the cache line away that a producer is about to write.
- */
+/* With a stream of tiny tasks a worker that keeps up with the producer takes the cache lines away from it
+ * at every task, and both crawl.  So now and then a worker waits a little before it looks; if that
+ * brings many tasks at once it goes on so. */
+static void be_patient(struct cf_worker *w)
+{
+    if (++w->searches % PROBE_EVERY == 0)
+        w->patience = PATIENCE;
+    for (int i = 0; i < w->patience; i++)
+        cfi_pause();
+    w->took = 0;
+}
+
+static void judge_patience(struct cf_worker *w)
+{
+    if (w->took * cfi_load_relaxed(&w->pool->started) < WORTH_PATIENCE)
+        w->patience = 0;
+}
+
+/* Looks less and less often. */
 static cf_future *search(struct cf_worker *w)
 {
     int turns = cfi_spins ? SEARCH_TURNS : 1;
+    if (cfi_spins)
+        be_patient(w);
     for (int i = 0; i < turns; i++) {
         cf_future *f = find(w);
-        if (f || cfi_load_relaxed(&w->pool->closed))
+        if (f || cfi_load_relaxed(&w->pool->closed)) {
+            judge_patience(w);
             return f;
+        }
         for (int pause = 0; pause <= i && pause < MAX_PAUSES; pause++)
             cfi_pause();
     }
+    w->patience = 0;
     return NULL;
 }
 
