@@ -234,15 +234,15 @@ static void warm_up(void)
 int main(int argc, char **argv)
 {
     static const struct client clients[] = {
-        { "cancel_run_result", cancel_run_result, 3 },
-        { "cancel_cancel_run", cancel_cancel_run, 3 },
-        { "settle_timeout", settle_timeout, 3 },
-        { "settle_callback", settle_callback, 3 },
-        { "unref_settle", unref_settle, 3 },
-        { "unref_unref", unref_unref, 3 },
-        { "take_take_settle", take_take_settle, 3 },
-        { "take_result", take_result, 3 },
-        { "set_set_cancel", set_set_cancel, 3 },
+        { "cancel_run_result", cancel_run_result, 4 },
+        { "cancel_cancel_run", cancel_cancel_run, 9 },
+        { "settle_timeout", settle_timeout, 4 },
+        { "settle_callback", settle_callback, 5 },
+        { "unref_settle", unref_settle, 6 },
+        { "unref_unref", unref_unref, 9 },
+        { "take_take_settle", take_take_settle, 4 },
+        { "take_result", take_result, 9 },
+        { "set_set_cancel", set_set_cancel, 9 },
     };
     return schedule_main(clients, sizeof clients / sizeof *clients, warm_up, argc, argv);
 }

@@ -15,9 +15,21 @@ static int run_task(const void *arg, void *result)
     return 0;
 }
 
+static unsigned allowed, born; /* workers */
+
+static int count_worker(void *data)
+{
+    (void)data;
+    CHECK(++born <= allowed);
+    return 0;
+}
+
 static void new_pool(unsigned workers)
 {
-    CHECK(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = workers), &pool) == CF_OK);
+    allowed = workers;
+    CHECK(cf_thread_pool_new(
+              CF_THREAD_POOL_OPTIONS(.max_workers = workers, .initializer = count_worker), &pool) ==
+          CF_OK);
 }
 
 static cf_status submit(int number, cf_future **ret)
@@ -75,22 +87,28 @@ static void submit_park(void)
     cf_executor_free(pool);
 }
 
-static void submit_1_and_wait(void)
+static void submit_1(void)
 {
-    cf_future *f;
-    CHECK(submit(1, &f) == CF_OK);
-    await(f, 1);
+    CHECK(submit(1, NULL) == CF_OK);
+}
+
+static void submit_against_submit(unsigned workers)
+{
+    new_pool(workers);
+    spawn(submit_1);
+    CHECK(submit(0, NULL) == CF_OK);
+    join_spawned();
+    cf_executor_free(pool);
+    CHECK(runs[0] == 1 && runs[1] == 1);
 }
 
 static void submit_submit(void)
 {
-    cf_future *f;
-    new_pool(1);
-    spawn(submit_1_and_wait);
-    CHECK(submit(0, &f) == CF_OK);
-    await(f, 0);
-    join_spawned();
-    cf_executor_free(pool);
+    submit_against_submit(1);
+}
+static void submit_submit_2(void)
+{
+    submit_against_submit(2);
 }
 
 /* ---- two tasks that need each other: both workers must get up ---- */
@@ -144,8 +162,9 @@ static void two_meet_in_batch(void)
     new_meeting();
     occupy_worker(0);
     occupy_worker(1);
+    CHECK(submit(0, NULL) == CF_OK); /* after this one a worker takes two at a time */
     submit_meeting(tasks);
-    for (int i = 0; i < 3; i++)
+    for (int i = 1; i < 3; i++)
         CHECK(submit(i, NULL) == CF_OK);
     open_gate(0);
     open_gate(1);
@@ -314,17 +333,18 @@ int main(int argc, char **argv)
     static const struct client clients[] = {
         { "submit_park", submit_park, 2 },
         { "submit_submit", submit_submit, 2 },
+        { "submit_submit_2", submit_submit_2, 2 },
         { "two_meet", two_meet, 2 },
         { "two_meet_in_batch", two_meet_in_batch, 2 },
         { "steal_pop", steal_pop, 2 },
-        { "shutdown_submit", shutdown_submit, 2 },
+        { "shutdown_submit", shutdown_submit, 3 },
         { "shutdown_submit_2", shutdown_submit_2, 2 },
         { "shutdown_cancel", shutdown_cancel, 2 },
         { "shutdown_cancel_2", shutdown_cancel_2, 2 },
         { "shutdown_start", shutdown_start, 2 },
-        { "cancel_worker", cancel_worker, 2 },
-        { "forget_task", forget_task, 2 },
-        { "forget_watched", forget_watched, 2 },
+        { "cancel_worker", cancel_worker, 3 },
+        { "forget_task", forget_task, 3 },
+        { "forget_watched", forget_watched, 3 },
     };
     return schedule_main(clients, sizeof clients / sizeof *clients, warm_up, argc, argv);
 }

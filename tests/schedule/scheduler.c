@@ -65,7 +65,8 @@ static KEPT int thread_count;
 static KEPT sem_t all_finished;
 static KEPT char *stacks; /* one after the other */
 static KEPT int64_t now;
-static KEPT int step, preemptions, timeouts, bound;
+static KEPT int step, detours, timeouts, bound;
+static KEPT bool cut;       /* more detours would have been possible */
 static KEPT bool replaying; /* a schedule given from outside: no bound, every step is printed */
 
 static KEPT struct choice path[MAX_CHOICES];
@@ -301,26 +302,23 @@ static void report_deadlock(void)
     schedule_fail("deadlock: nobody can go on");
 }
 
-/* Who goes on.  `can_stay`: the running thread could; then another one costs a preemption.  A
- * time-out while somebody could run costs one too: in reality all but the slowest run first. */
+/* Who goes on.  The first option is the running thread, if it can, else the first that is ready; all
+ * others are detours.  A time-out is the last: in reality all but the slowest run before. */
 static struct thread *pick(bool can_stay)
 {
     struct options o = { .count = 0 };
-    bool may_preempt = replaying || preemptions < bound;
     if (can_stay)
         o.threads[o.count++] = self;
-    if (!can_stay || may_preempt)
-        add_ready(&o, self, false);
+    add_ready(&o, self, false);
     if (o.count == 0)
         add_ready(&o, NULL, true);
-    int free_of_charge = can_stay ? 1 : o.count;
-    if (o.count == 0 || may_preempt)
-        add_timeouts(&o);
+    add_timeouts(&o);
     if (o.count == 0)
         report_deadlock();
-    int option = choose(o.count);
-    if (free_of_charge && option >= free_of_charge)
-        preemptions++;
+    bool may_detour = replaying || detours < bound;
+    cut |= o.count > 1 && !may_detour;
+    int option = choose(may_detour ? o.count : 1);
+    detours += option > 0;
     struct thread *t = o.threads[option];
     if (t->state == ASLEEP) {
         t->timed_out = true;
@@ -592,7 +590,7 @@ static void restore_variables(void)
 static void run_once(const struct client *client)
 {
     restore_variables();
-    thread_count = step = preemptions = path_at = 0;
+    thread_count = step = detours = path_at = 0;
     redundant = false;
     now = start_of_time;
     alarm(SECONDS_PER_RUN);
@@ -608,10 +606,11 @@ static void run_once(const struct client *client)
     }
 }
 
-/* All schedules with at most `bound` preemptions; false: the time was up before. */
+/* All schedules with at most `bound` detours; false: the time was up before. */
 static bool explore(const struct client *client, time_t end, long *runs)
 {
     path_length = 0;
+    cut = false;
     do {
         grown = false;
         arena_begin();
@@ -646,20 +645,26 @@ static void start_afresh(const struct client *client)
     memset(words, 0, sizeof words);
 }
 
+static int seconds(void)
+{
+    const char *wanted = getenv("SCHEDULE_SECONDS");
+    return wanted ? atoi(wanted) : SECONDS_PER_CLIENT;
+}
+
 static void explore_client(const struct client *client)
 {
     long runs = 0;
-    bool complete = true;
-    time_t end = time(NULL) + SECONDS_PER_CLIENT;
+    time_t end = time(NULL) + seconds();
     start_afresh(client);
-    for (; complete; bound++) {
-        complete = explore(client, end, &runs);
-        if (!complete || bound == client->preemptions)
-            break;
-    }
+    while (explore(client, end, &runs) && cut && bound < client->detours)
+        bound++;
+    bool in_time = time(NULL) < end;
     alarm(0);
-    printf("%s: %ld schedules; all with at most %d preemptions%s\n", client->name, runs,
-           complete ? bound : bound - 1, complete ? "" : ", then the time was up");
+    if (in_time && !cut)
+        printf("%s: %ld schedules, which are all\n", client->name, runs);
+    else
+        printf("%s: %ld schedules, among them all with at most %d detours\n", client->name, runs,
+               in_time ? bound : bound - 1);
     fflush(stdout);
 }
 

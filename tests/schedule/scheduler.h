@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a small program of a few threads under every interleaving, up to a number of preemptions.
+/* Runs a small program of a few threads under every interleaving, up to a number of detours.
  *
  * The engine is built with -DCFI_SCHEDULE, so each of its atomic operations, futex calls, thread
  * starts and joins comes here first.  One thread runs at a time; at each of these points the
- * scheduler may hand over to another.  A client is run again and again, depth first through all
- * choices, first without a preemption, then with one, two ... (iterative context bounding:
- * Musuvathi and Qadeer, PLDI 2007): nearly all races show with two.  Switches when a thread blocks,
- * ends or spins are free.
+ * scheduler may hand over to another.  Left alone a thread goes on until it sleeps, ends or spins, and
+ * then the first that is ready does; each departure from that is a detour (a preemption, another
+ * thread than the first, a time-out that comes before its time).  A client is run again and again,
+ * depth first through all choices: without a detour, with one, two ... (delay-bounded scheduling:
+ * Emmi, Qadeer and Rakamaric, POPL 2011; the idea of bounding is CHESS's).  Nearly all races show
+ * with two.
  *
- * Found are: a CHECK that does not hold, all threads asleep (deadlock), no end (livelock), an
- * atomic operation on freed memory, a write to freed memory, a double free, a leak, a crash.  The
- * report gives the schedule; `SCHEDULE=... program client` runs just that one again and prints
- * every step.
+ * Found are: a CHECK that does not hold, all threads asleep (deadlock), no end (livelock), an atomic
+ * operation on freed memory or on the dead stack of another thread, a write to freed memory, a
+ * double free, a leak, a crash.  The report gives the schedule; `SCHEDULE=... program client` runs
+ * just that one again and prints every step.  SCHEDULE_SECONDS=... explores longer.
  *
- * What is not found: races of plain memory accesses (ThreadSanitizer does that) and what needs a
+ * What is not found: races of plain memory accesses (ThreadSanitizer does that), and what needs a
  * machine that reorders (tests/spin models the one fence that matters). */
 #ifndef SCHEDULER_H
 #define SCHEDULER_H
@@ -24,7 +26,7 @@
 struct client {
     const char *name;
     void (*run)(void); /* thread 0; must leave nothing allocated and no thread running */
-    int preemptions;   /* explore up to so many */
+    int detours;       /* explore up to so many, as far as the time allows */
 };
 
 /* For clients: start a further thread; wait for all that were started so. */

@@ -169,10 +169,10 @@ static void warm_up(void)
 int main(int argc, char **argv)
 {
     static const struct client clients[] = {
-        { "wait_first", wait_first, 2 },         { "wait_all", wait_all, 2 },
-        { "wait_exception", wait_exception, 2 }, { "wait_timeout", wait_timeout, 2 },
-        { "wait_wait", wait_wait, 2 },           { "completed_next", completed_next, 2 },
-        { "completed_free", completed_free, 2 }, { "completed_timeout", completed_timeout, 2 },
+        { "wait_first", wait_first, 3 },         { "wait_all", wait_all, 3 },
+        { "wait_exception", wait_exception, 3 }, { "wait_timeout", wait_timeout, 3 },
+        { "wait_wait", wait_wait, 3 },           { "completed_next", completed_next, 3 },
+        { "completed_free", completed_free, 3 }, { "completed_timeout", completed_timeout, 3 },
     };
     return schedule_main(clients, sizeof clients / sizeof *clients, warm_up, argc, argv);
 }
