@@ -181,9 +181,35 @@ static inline unsigned entries_of(const char *path)
     return count;
 }
 
-static inline unsigned thread_count(void)
+/* Threads of this process whose names begin so. */
+static inline unsigned threads_called(const char *prefix)
 {
-    return entries_of("/proc/self/task");
+    DIR *dir = opendir("/proc/self/task");
+    assert_non_null(dir);
+    unsigned count = 0;
+    for (struct dirent *e; (e = readdir(dir));) {
+        char path[300], name[32] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", e->d_name);
+        FILE *file = fopen(path, "r");
+        count +=
+            file && fgets(name, sizeof name, file) && strncmp(name, prefix, strlen(prefix)) == 0;
+        if (file)
+            fclose(file);
+    }
+    closedir(dir);
+    return count;
+}
+
+/* A thread that was joined, or ends by itself, may be seen a moment longer. */
+static inline void assert_threads(const char *prefix, unsigned count)
+{
+    int64_t begun = cfi_now();
+    unsigned there = threads_called(prefix);
+    while (there != count && cfi_now() - begun < LIMIT) {
+        sched_yield();
+        there = threads_called(prefix);
+    }
+    assert_int_equal(there, count);
 }
 
 #endif
