@@ -55,7 +55,7 @@ struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code)
                                  .text = frame->message,
                                  .text_lost = frame->message_lost };
     frame->message = NULL;
-    cfi_map_forget(frame);
+    cfi_frame_forget(frame);
     return ending;
 }
 
@@ -79,15 +79,6 @@ cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index)
                              .index = index,
                              .exit_code = -1 };
     return cfi_fail_with(&error);
-}
-
-void cfi_map_forget(struct cfi_frame *frame)
-{
-    free(frame->message);
-    frame->message = NULL;
-    frame->message_lost = false;
-    cfi_raised_free(frame->raised);
-    frame->raised = NULL;
 }
 
 /* ---- the job ---- */
@@ -217,8 +208,8 @@ static inline bool succeeded(struct job *job, struct cfi_frame *frame, size_t i,
         record(job, frame, i, code);
         return false;
     }
-    if (CFI_UNLIKELY(cfi_map_has_raised(frame)))
-        cfi_map_forget(frame);
+    if (CFI_UNLIKELY(frame->said))
+        cfi_frame_forget(frame);
     return true;
 }
 
@@ -229,11 +220,11 @@ static size_t run_elements(struct job *job, struct cfi_frame *frame, size_t begi
     uintptr_t arg = (uintptr_t)w->args + begin * w->arg_size;
     uintptr_t result = (uintptr_t)w->results + begin * w->result_size;
     for (size_t i = begin; i < end; i++) {
-        if (CFI_UNLIKELY(cfi_load_relaxed(&job->stop)))
-            return i;
         int code = w->call.fn((const void *)arg, (void *)result);
-        if (!succeeded(job, frame, i, code))
+        if (CFI_UNLIKELY((code != 0 || frame->said) && !succeeded(job, frame, i, code)))
             return i;
+        if (CFI_UNLIKELY(cfi_load_relaxed(&job->stop)))
+            return i + 1;
         arg += w->arg_size;
         result += w->result_size;
     }
@@ -429,16 +420,6 @@ static cf_status outcome(struct job *job, cf_status waited)
     return cfi_load_relaxed(&job->done) == job->work.count ? CF_OK : report_runners(job);
 }
 
-/* Inside a task: those that were cancelled lie in this worker's own queue, the last one on top.  A
- * task of many maps must not pile them up. */
-static void take_back_cancelled(const struct job *job)
-{
-    for (size_t i = 0; i < job->workers; i++) {
-        if (cf_future_cancelled(job->runners[i]))
-            (void)cfi_wait_help(job->runners[i]);
-    }
-}
-
 static cf_status map(cf_executor *ex, const struct work *work, int64_t timeout_ns)
 {
     if (work->count == 0)
@@ -454,8 +435,6 @@ static cf_status map(cf_executor *ex, const struct work *work, int64_t timeout_n
     cf_status s = submit_runners(ex, job);
     if (s == CF_OK)
         s = outcome(job, wait_for_runners(job, deadline));
-    if (cfi_is_waited_for())
-        take_back_cancelled(job);
     cf_future_unref_all(job->runners, job->workers);
     job_unref(job);
     return s;

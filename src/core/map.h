@@ -40,14 +40,6 @@ struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code);
 /* Reports an ending as this thread's last error; returns its status. */
 cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index) CFI_COLD;
 
-/* Drops what an element raised that then did not fail, so that the next one is not blamed. */
-void cfi_map_forget(struct cfi_frame *frame) CFI_COLD;
-
-static inline bool cfi_map_has_raised(const struct cfi_frame *frame)
-{
-    return frame->message || frame->raised;
-}
-
 /* A frame for elements on top of the one of the task that they are in. */
 static inline void cfi_map_push(struct cfi_frame *frame)
 {

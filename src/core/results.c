@@ -222,8 +222,8 @@ static void run_item(struct chunk *c, size_t i, struct cfi_frame *frame)
         item->ending = cfi_map_failed(frame, code);
     else
         item->ending.status = CF_OK;
-    if (cfi_map_has_raised(frame))
-        cfi_map_forget(frame);
+    if (frame->said)
+        cfi_frame_forget(frame);
     if (task->arg_destroy)
         task->arg_destroy(arg_at(c, i));
 }
@@ -422,23 +422,28 @@ static bool is_slow(const struct chunk *c, int64_t start)
     return start && !(c->count & (c->count - 1)) && cfi_now() - start > CFI_PIECE_NS;
 }
 
+/* Puts the source's next item into the chunk, which is made for the first one.  false: there is none,
+ * or it is lost. */
+static bool add_next(struct cf_results *r, struct chunk **c)
+{
+    cf_task task;
+    if (!ask(r, &task))
+        return false;
+    if (!*c && (*c = empty_chunk(r)))
+        (*c)->first = r->asked - 1;
+    if (*c && (task.arg || !task.arg_size) && add_item(*c, &task))
+        return true;
+    lose_item(r, &task);
+    return false;
+}
+
 /* Asks for the items of one chunk and submits it. */
 static void add_chunk(struct cf_results *r, size_t size)
 {
     struct chunk *c = NULL;
-    cf_task task;
     int64_t start = !r->plan->chunk_size && size > 1 ? cfi_now() : 0;
-    while ((!c || (c->count < size && !is_slow(c, start))) && ask(r, &task)) {
-        if (!c) {
-            c = empty_chunk(r);
-            if (c)
-                c->first = r->asked - 1;
-        }
-        if (!c || (task.arg_size && !task.arg) || !add_item(c, &task)) {
-            lose_item(r, &task);
-            break;
-        }
-    }
+    while ((!c || (c->count < size && !is_slow(c, start))) && add_next(r, &c))
+        ;
     if (c && c->count)
         submit(r, c);
     else if (c)

@@ -82,13 +82,6 @@ static CFI_COLD void fail_with_code(cf_future *f, struct cfi_frame *frame, int c
     free(message);
 }
 
-/* A task that said why it fails and then did not fail. */
-static CFI_COLD void drop_what_was_raised(struct cfi_frame *frame)
-{
-    free(frame->message);
-    cfi_raised_free(frame->raised);
-}
-
 /* ---- running ---- */
 
 /* Where it runs is written over what to call: nobody calls it again. */
@@ -117,7 +110,7 @@ void cfi_future_execute(cf_future *f, uint64_t place)
         fail_with_code(f, &frame, code);
         return;
     }
-    if (CFI_UNLIKELY(frame.message || frame.raised))
-        drop_what_was_raised(&frame);
+    if (CFI_UNLIKELY(frame.said)) /* why it fails, and then it did not */
+        cfi_frame_forget(&frame);
     cfi_future_settle(f, CFI_DONE_OK);
 }

@@ -19,6 +19,7 @@ struct cfi_frame {
     cf_future *future;
     char *message; /* of cf_raise: malloc'ed, or NULL */
     bool message_lost;
+    bool said;                 /* any of these is set */
     struct cfi_raised *raised; /* of cf_raise_object */
 };
 
@@ -56,6 +57,9 @@ static inline void cfi_frame_push(struct cfi_frame *frame, cf_future *future)
     *frame = (struct cfi_frame){ .below = cfi_this.frame, .future = future };
     cfi_this.frame = frame;
 }
+
+/* Drops what was raised in the frame. */
+void cfi_frame_forget(struct cfi_frame *frame);
 
 static inline void cfi_frame_pop(struct cfi_frame *frame)
 {

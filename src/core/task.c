@@ -39,14 +39,14 @@ void cfi_raised_free(struct cfi_raised *raised)
     free(raised);
 }
 
-/* The later of two cf_raise in one task counts. */
-static void forget(struct cfi_frame *frame)
+void cfi_frame_forget(struct cfi_frame *frame)
 {
     free(frame->message);
     frame->message = NULL;
     frame->message_lost = false;
     cfi_raised_free(frame->raised);
     frame->raised = NULL;
+    frame->said = false;
 }
 
 int cf_raise(int code, const char *format, ...)
@@ -58,9 +58,11 @@ int cf_raise(int code, const char *format, ...)
         va_start(args, format);
         int length = vsnprintf(text, sizeof text, format, args);
         va_end(args);
-        char *copy = length >= 0 ? strdup(text)
-                                 : NULL; /* before forget: the arguments may be the old text */
-        forget(frame);
+        char *copy = length >= 0
+                         ? strdup(text)
+                         : NULL; /* before it is forgotten: the arguments may be the old text */
+        cfi_frame_forget(frame); /* of two in one task the later counts */
+        frame->said = true;
         frame->message = copy;
         frame->message_lost = !copy;
     }
@@ -73,7 +75,8 @@ int cf_raise_object(int code, void *object, void (*destroy)(void *object))
     struct cfi_raised *raised = frame ? malloc(sizeof *raised) : NULL;
     if (raised) {
         *raised = (struct cfi_raised){ object, destroy };
-        forget(frame);
+        cfi_frame_forget(frame);
+        frame->said = true;
         frame->raised = raised;
     } else if (object && destroy) {
         destroy(object); /* outside a task, or without memory, nobody can own it */

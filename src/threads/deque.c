@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "deque.h"
 
+#include "../core/future.h"
+
 #include <stdlib.h>
 
 enum { FIRST_SIZE = 64 };
@@ -35,40 +37,80 @@ static struct cfi_ring *grow(struct cfi_deque *d, struct cfi_ring *old, int64_t 
     return r;
 }
 
+static void put(struct cfi_deque *d, struct cfi_ring *r, int64_t bottom, cf_future *f)
+{
+    set(r, bottom, f);
+    cfi_store_release(&d->bottom, bottom + 1); /* pairs with the load in steal */
+}
+
+/* Owner: takes the entry at `last`, the one above the bottom, unless a thief has it. */
+static bool take_last(struct cfi_deque *d, int64_t last)
+{
+    cfi_store_relaxed(&d->bottom, last);
+    cfi_fence_seq_cst(); /* pairs with the one in steal: one of us sees the other */
+    int64_t top = cfi_load_relaxed(&d->top);
+    bool ours = top < last || (top == last && cfi_cas_seq_cst(&d->top, &top, top + 1));
+    if (top >= last) /* it was the only one, whoever got it */
+        cfi_store_relaxed(&d->bottom, last + 1);
+    return ours;
+}
+
+/* Takes everything out and puts back, in order, what is not done: a waiter may have run a task where
+ * it lay, or it was cancelled.  A task that for ever submits and waits would pile such entries up. */
+static void drop_done(struct cfi_deque *d, struct cfi_ring *r)
+{
+    cf_future **kept = malloc((size_t)r->size * sizeof(cf_future *));
+    int64_t count = 0, last;
+    while (kept && (last = cfi_load_relaxed(&d->bottom) - 1) >= cfi_load_relaxed(&d->top)) {
+        cf_future *f = get(r, last);
+        if (!take_last(d, last))
+            break;
+        if (cfi_future_is_done(f))
+            cfi_future_drop(f);
+        else
+            kept[count++] = f;
+    }
+    while (count > 0)
+        put(d, r, cfi_load_relaxed(&d->bottom), kept[--count]);
+    free(kept);
+}
+
+/* A ring with room for one more at the bottom; NULL: out of memory. */
+static CFI_COLD struct cfi_ring *make_room(struct cfi_deque *d)
+{
+    struct cfi_ring *r = cfi_load_relaxed(&d->ring);
+    if (r)
+        drop_done(d, r);
+    int64_t bottom = cfi_load_relaxed(&d->bottom), top = cfi_load_acquire(&d->top);
+    return r && bottom - top <= r->size / 2 ? r : grow(d, r, top, bottom);
+}
+
 bool cfi_deque_push(struct cfi_deque *d, cf_future *f)
 {
     int64_t bottom = cfi_load_relaxed(&d->bottom);
     int64_t top = cfi_load_acquire(&d->top); /* pairs with the swap in steal: the slot is free */
     struct cfi_ring *r = cfi_load_relaxed(&d->ring);
     if (CFI_UNLIKELY(!r || bottom - top >= r->size)) {
-        r = grow(d, r, top, bottom);
+        r = make_room(d);
         if (!r)
             return false;
+        bottom = cfi_load_relaxed(&d->bottom);
     }
-    set(r, bottom, f);
-    cfi_store_release(&d->bottom, bottom + 1); /* pairs with the load in steal */
+    put(d, r, bottom, f);
     return true;
 }
 
 bool cfi_deque_pop_if(struct cfi_deque *d, const cf_future *f)
 {
-    int64_t bottom = cfi_load_relaxed(&d->bottom) - 1;
+    int64_t last = cfi_load_relaxed(&d->bottom) - 1;
     struct cfi_ring *r = cfi_load_relaxed(&d->ring);
-    if (!r || cfi_load_relaxed(&d->top) > bottom || get(r, bottom) != f)
-        return false;
-    cfi_store_relaxed(&d->bottom, bottom);
-    cfi_fence_seq_cst(); /* pairs with the one in steal: one of us sees the other */
-    int64_t top = cfi_load_relaxed(&d->top);
-    bool ours = top < bottom || (top == bottom && cfi_cas_seq_cst(&d->top, &top, top + 1));
-    if (top >= bottom) /* it was the last one, whoever got it */
-        cfi_store_relaxed(&d->bottom, bottom + 1);
-    return ours;
+    return r && cfi_load_relaxed(&d->top) <= last && get(r, last) == f && take_last(d, last);
 }
 
 cf_future *cfi_deque_steal(struct cfi_deque *d, int64_t from)
 {
     int64_t top = cfi_load_acquire(&d->top);
-    cfi_fence_seq_cst(); /* pairs with the one in pop_if */
+    cfi_fence_seq_cst(); /* pairs with the one in take_last */
     int64_t bottom = cfi_load_acquire(&d->bottom);
     if (top >= bottom || top < from)
         return NULL;

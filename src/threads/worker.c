@@ -13,8 +13,6 @@
 #include "../core/wait.h"
 #include "pool.h"
 
-#include <stdlib.h>
-
 enum {
     PATIENCE = 300,     /* pauses: some 4 us */
     PROBE_EVERY = 256,  /* searches */
@@ -330,8 +328,7 @@ static bool initialize(struct cf_worker *w)
     if (code != 0)
         cfi_pool_break(w->pool, frame.message ? frame.message : "a worker's initializer failed",
                        code);
-    free(frame.message);
-    cfi_raised_free(frame.raised);
+    cfi_frame_forget(&frame);
     return code == 0;
 }
 
