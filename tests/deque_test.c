@@ -13,10 +13,16 @@ static cf_future *thing(int i)
     return (cf_future *)(void *)&things[i];
 }
 
+static bool keep(cf_future *f)
+{
+    (void)f;
+    return false;
+}
+
 static void push_things(struct cfi_deque *d, int begin, int end)
 {
     for (int i = begin; i < end; i++)
-        assert_true(cfi_deque_push(d, thing(i)));
+        assert_true(cfi_deque_push(d, thing(i), keep));
 }
 
 static void assert_steals(struct cfi_deque *d, int begin, int end)
@@ -104,6 +110,34 @@ static void test_it_grows(void **state)
     }
 }
 
+static int dropped;
+
+static bool drop_even(cf_future *f)
+{
+    bool even = ((char *)(void *)f - things) % 2 == 0;
+    dropped += even;
+    return even;
+}
+
+/* Before it grows, what may go goes; the rest stays in order. */
+static void test_it_drops_before_it_grows(void **state)
+{
+    (void)state;
+    struct cfi_deque d = { 0 };
+    for (int i = 0; i < MANY; i++)
+        assert_true(cfi_deque_push(&d, thing(i), drop_even));
+    assert_in_range(dropped, MANY / 4, MANY / 2);
+    int last = -1, odd = 0;
+    for (cf_future *f; (f = cfi_deque_steal(&d, 0));) {
+        int i = (int)((char *)(void *)f - things);
+        assert_true(i > last);
+        odd += i % 2;
+        last = i;
+    }
+    assert_int_equal(odd, MANY / 2);
+    cfi_deque_destroy(&d);
+}
+
 /* ---- many threads ---- */
 
 enum { THIEVES = 2, ALL = 1 << 19 };
@@ -141,7 +175,7 @@ static void *push_and_pop(void *data)
         int row = turn % 1000 == 0 ? 1 << (turn / 1000 % 12) : 1 + turn % 2, end = begun;
         for (; end < begun + row && end < ALL; end++) {
             shared.things[end] = 1;
-            CHECK(cfi_deque_push(&shared.deque, (cf_future *)(void *)&shared.things[end]));
+            CHECK(cfi_deque_push(&shared.deque, (cf_future *)(void *)&shared.things[end], keep));
         }
         for (int i = end - 1; i >= begun; i--) {
             cf_future *f = (cf_future *)(void *)&shared.things[i];
@@ -216,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_the_owner_takes_only_what_it_asks_for),
         cmocka_unit_test(test_only_from_a_position_on),
         cmocka_unit_test(test_it_grows),
+        cmocka_unit_test(test_it_drops_before_it_grows),
         cmocka_unit_test(test_each_is_taken_once),
         cmocka_unit_test(test_the_last_one_goes_to_one),
     };

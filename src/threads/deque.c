@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "deque.h"
 
-#include "../core/future.h"
-
 #include <stdlib.h>
 
 enum { FIRST_SIZE = 64 };
@@ -55,9 +53,9 @@ static bool take_last(struct cfi_deque *d, int64_t last)
     return ours;
 }
 
-/* Takes everything out and puts back, in order, what is not done: a waiter may have run a task where
- * it lay, or it was cancelled.  A task that for ever submits and waits would pile such entries up. */
-static void drop_done(struct cfi_deque *d, struct cfi_ring *r)
+/* Takes everything out and puts back, in order, what may not go: a waiter may have run a task where it
+ * lay, or it was cancelled.  A task that for ever submits and waits would pile such entries up. */
+static void drop_some(struct cfi_deque *d, struct cfi_ring *r, cfi_drop_fn *drop)
 {
     cf_future **kept = malloc((size_t)r->size * sizeof(cf_future *));
     int64_t count = 0, last;
@@ -65,9 +63,7 @@ static void drop_done(struct cfi_deque *d, struct cfi_ring *r)
         cf_future *f = get(r, last);
         if (!take_last(d, last))
             break;
-        if (cfi_future_is_done(f))
-            cfi_future_drop(f);
-        else
+        if (!drop(f))
             kept[count++] = f;
     }
     while (count > 0)
@@ -76,22 +72,22 @@ static void drop_done(struct cfi_deque *d, struct cfi_ring *r)
 }
 
 /* A ring with room for one more at the bottom; NULL: out of memory. */
-static CFI_COLD struct cfi_ring *make_room(struct cfi_deque *d)
+static CFI_COLD struct cfi_ring *make_room(struct cfi_deque *d, cfi_drop_fn *drop)
 {
     struct cfi_ring *r = cfi_load_relaxed(&d->ring);
     if (r)
-        drop_done(d, r);
+        drop_some(d, r, drop);
     int64_t bottom = cfi_load_relaxed(&d->bottom), top = cfi_load_acquire(&d->top);
     return r && bottom - top <= r->size / 2 ? r : grow(d, r, top, bottom);
 }
 
-bool cfi_deque_push(struct cfi_deque *d, cf_future *f)
+bool cfi_deque_push(struct cfi_deque *d, cf_future *f, cfi_drop_fn *drop)
 {
     int64_t bottom = cfi_load_relaxed(&d->bottom);
     int64_t top = cfi_load_acquire(&d->top); /* pairs with the swap in steal: the slot is free */
     struct cfi_ring *r = cfi_load_relaxed(&d->ring);
     if (CFI_UNLIKELY(!r || bottom - top >= r->size)) {
-        r = make_room(d);
+        r = make_room(d, drop);
         if (!r)
             return false;
         bottom = cfi_load_relaxed(&d->bottom);

@@ -18,8 +18,11 @@ struct cfi_deque {
     ring; /* replaced by a larger one; the old ones stay, linked, until the end */
 };
 
+/* Before it grows it asks of every entry whether it may go: true means that it has gone. */
+typedef bool cfi_drop_fn(cf_future *f);
+
 /* Owner.  false: out of memory. */
-bool cfi_deque_push(struct cfi_deque *d, cf_future *f);
+bool cfi_deque_push(struct cfi_deque *d, cf_future *f, cfi_drop_fn *drop);
 
 /* Owner: takes the bottom task if it is `f`. */
 bool cfi_deque_pop_if(struct cfi_deque *d, const cf_future *f);

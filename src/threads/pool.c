@@ -227,13 +227,22 @@ static bool has_priority(cf_future *f)
     return f->flags & CFI_HAS_EXTRA && cfi_future_extra(f)->task.priority != 0;
 }
 
+static bool drop_if_done(cf_future *f)
+{
+    bool done = cfi_future_is_done(f);
+    if (done)
+        cfi_future_drop(f); /* the queue's reference */
+    return done;
+}
+
 /* CF_OK after a full fence, else why not.  Sets *lane if the task went into one. */
 static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_lane **lane)
 {
     if (CFI_UNLIKELY(has_priority(f)))
         return cfi_heap_put(&pool->heap, f, cfi_future_extra(f)->task.priority);
     struct cf_worker *w = cfi_worker_here(pool);
-    if (w && !cfi_load_relaxed(&pool->closed) && CFI_LIKELY(cfi_deque_push(&w->deque, f))) {
+    if (w && !cfi_load_relaxed(&pool->closed) &&
+        CFI_LIKELY(cfi_deque_push(&w->deque, f, drop_if_done))) {
         cfi_fence_seq_cst(); /* pairs with the ones in worker.c: see idle.h */
         return CF_OK;
     }
