@@ -212,7 +212,7 @@ static struct {
 static void push_one(void *data)
 {
     (void)data;
-    CHECK(cfi_deque_push(&last.deque, thing(0)));
+    CHECK(cfi_deque_push(&last.deque, thing(0), keep));
 }
 
 static void pop_it(void *data)
