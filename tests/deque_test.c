@@ -237,7 +237,7 @@ static void judge(void *data)
 static void test_the_last_one_goes_to_one(void **state)
 {
     (void)state;
-    struct race race = { push_one, pop_it, steal_it, judge, NULL, { 0, 0 }, false };
+    struct race race = { .prepare = push_one, .here = pop_it, .there = steal_it, .finish = judge };
     run_race(&race, 30000);
     cfi_deque_destroy(&last.deque);
 }

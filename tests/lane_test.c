@@ -225,8 +225,10 @@ static void judge_lane(void *data)
 static void test_put_against_close(void **state)
 {
     (void)state;
-    struct race race = { renew_lane, close_and_count, put_until_closed, judge_lane, NULL, { 0, 0 },
-                         false };
+    struct race race = { .prepare = renew_lane,
+                         .here = close_and_count,
+                         .there = put_until_closed,
+                         .finish = judge_lane };
     run_race(&race, 2000);
 }
 
