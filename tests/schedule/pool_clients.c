@@ -2,6 +2,8 @@
 /* Clients of a small thread pool: waking, stealing, shutting down. */
 #include "scheduler.h"
 
+#include "core/wait.h"
+
 #include <cfutures/provider.h>
 
 static cf_executor *pool;
@@ -87,6 +89,13 @@ static void submit_park(void)
     cf_executor_free(pool);
 }
 
+/* The same with spinning: the submitter waits a little for a busy worker, the worker for a task. */
+static void submit_park_spinning(void)
+{
+    cfi_spins = 1;
+    submit_park();
+}
+
 static void submit_1(void)
 {
     CHECK(submit(1, NULL) == CF_OK);
@@ -123,10 +132,15 @@ static int meet(const void *arg, void *result)
     return cf_future_result(met[1 - me], CF_FOREVER, NULL, 0) == CF_OK ? 0 : 1;
 }
 
+static void submit_meet(int i, cf_future **ret)
+{
+    CHECK(cf_submit(pool, meet, &i, sizeof i, 0, ret) == CF_OK);
+}
+
 static void submit_meeting(cf_future **ret)
 {
     for (int i = 0; i < 2; i++)
-        CHECK(cf_submit(pool, meet, &i, sizeof i, 0, &ret[i]) == CF_OK);
+        submit_meet(i, &ret[i]);
 }
 
 static void await_meeting(cf_future **tasks)
@@ -152,6 +166,42 @@ static void two_meet(void)
     submit_meeting(tasks);
     await_meeting(tasks);
     cf_executor_free(pool);
+}
+
+/* Each submitted by a thread of its own, to a pool that has no worker yet. */
+static void submit_meet_0(void)
+{
+    submit_meet(0, NULL);
+}
+
+static void two_meet_from_two(void)
+{
+    cf_future *f;
+    new_pool(2);
+    new_meeting();
+    spawn(submit_meet_0);
+    submit_meet(1, &f);
+    CHECK(cf_future_result(f, CF_FOREVER, NULL, 0) == CF_OK);
+    join_spawned();
+    cf_future_unref(f);
+    cf_executor_free(pool);
+    cf_future_unref_all(met, 2);
+}
+
+/* One worker is busy, the other sleeps: the submitter waits a little for the busy one, but not for ever. */
+static void wake_sleeper_spinning(void)
+{
+    cf_future *f;
+    new_pool(2);
+    occupy_worker(0);
+    for (int i = 0; i < 2; i++) {
+        cfi_spins = i; /* not before the other sleeps */
+        CHECK(submit(i, &f) == CF_OK);
+        await(f, i);
+    }
+    open_gate(0);
+    cf_executor_free(pool);
+    free_gate(0);
 }
 
 /* The same with both in what one worker takes at once: the other must get at the second. */
@@ -332,9 +382,12 @@ int main(int argc, char **argv)
 {
     static const struct client clients[] = {
         { "submit_park", submit_park, 2 },
+        { "submit_park_spinning", submit_park_spinning, 3 },
         { "submit_submit", submit_submit, 2 },
         { "submit_submit_2", submit_submit_2, 2 },
         { "two_meet", two_meet, 2 },
+        { "wake_sleeper_spinning", wake_sleeper_spinning, 2 },
+        { "two_meet_from_two", two_meet_from_two, 2 },
         { "two_meet_in_batch", two_meet_in_batch, 2 },
         { "steal_pop", steal_pop, 2 },
         { "shutdown_submit", shutdown_submit, 3 },

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 enum { MAX_THREADS = 8, MAX_STEPS = 20000, MAX_CHOICES = 16384, STACK = 512 * 1024 };
-enum { SECONDS_PER_CLIENT = 12, SECONDS_PER_RUN = 10 };
+enum { SECONDS_PER_CLIENT = 16, SECONDS_PER_RUN = 10 };
 static const int64_t start_of_time = 1000000000;
 
 enum state { READY, ASLEEP, JOINING, FINISHED };
@@ -273,12 +273,13 @@ struct options {
     int count;
 };
 
-static void add_ready(struct options *o, const struct thread *except, bool also_spinning)
+/* In turn, beginning after the running thread. */
+static void add_ready(struct options *o, bool also_spinning)
 {
     unsigned ready = ready_threads();
-    for (int i = 0; i < thread_count; i++) {
-        struct thread *t = &threads[i];
-        if (t != except && t->state == READY && (also_spinning || !(t->behind & ready)))
+    for (int i = 1; i < thread_count; i++) {
+        struct thread *t = &threads[(self->number + i) % thread_count];
+        if (t->state == READY && (also_spinning || !(t->behind & ready)))
             o->threads[o->count++] = t;
     }
 }
@@ -302,16 +303,18 @@ static void report_deadlock(void)
     schedule_fail("deadlock: nobody can go on");
 }
 
-/* Who goes on.  The first option is the running thread, if it can, else the first that is ready; all
- * others are detours.  A time-out is the last: in reality all but the slowest run before. */
+/* Who goes on.  The first option is the running thread, if it can, else the first that is ready;
+ * all others are detours.  A time-out is the last: in reality all but the slowest run before. */
 static struct thread *pick(bool can_stay)
 {
     struct options o = { .count = 0 };
     if (can_stay)
         o.threads[o.count++] = self;
-    add_ready(&o, self, false);
+    add_ready(&o, false);
     if (o.count == 0)
-        add_ready(&o, NULL, true);
+        add_ready(&o, true);
+    if (o.count == 0 && self->state == READY)
+        o.threads[o.count++] = self; /* it spins, alone */
     add_timeouts(&o);
     if (o.count == 0)
         report_deadlock();

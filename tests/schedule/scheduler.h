@@ -3,17 +3,17 @@
  *
  * The engine is built with -DCFI_SCHEDULE, so each of its atomic operations, futex calls, thread
  * starts and joins comes here first.  One thread runs at a time; at each of these points the
- * scheduler may hand over to another.  Left alone a thread goes on until it sleeps, ends or spins, and
- * then the first that is ready does; each departure from that is a detour (a preemption, another
- * thread than the first, a time-out that comes before its time).  A client is run again and again,
- * depth first through all choices: without a detour, with one, two ... (delay-bounded scheduling:
- * Emmi, Qadeer and Rakamaric, POPL 2011; the idea of bounding is CHESS's).  Nearly all races show
- * with two.
+ * scheduler may hand over to another.  Left alone a thread goes on until it sleeps, ends or spins,
+ * and then the next that is ready does; each departure from that is a detour (a preemption,
+ * another thread than the next, a time-out that comes before its time).  A client is run again
+ * and again, depth first through all choices: without a detour, with one, two ... (delay-bounded
+ * scheduling: Emmi, Qadeer and Rakamaric, POPL 2011; the idea of bounding is CHESS's).  Nearly all
+ * races show with two.
  *
- * Found are: a CHECK that does not hold, all threads asleep (deadlock), no end (livelock), an atomic
- * operation on freed memory or on the dead stack of another thread, a write to freed memory, a
- * double free, a leak, a crash.  The report gives the schedule; `SCHEDULE=... program client` runs
- * just that one again and prints every step.  SCHEDULE_SECONDS=... explores longer.
+ * Found are: a CHECK that does not hold, all threads asleep (deadlock), no end (livelock), an
+ * atomic operation on freed memory or on the dead stack of another thread, a write to freed
+ * memory, a double free, a leak, a crash.  The report gives the schedule; `SCHEDULE=... program
+ * client` runs just that one again and prints every step.  SCHEDULE_SECONDS=... explores longer.
  *
  * What is not found: races of plain memory accesses (ThreadSanitizer does that), and what needs a
  * machine that reorders (tests/spin models the one fence that matters). */

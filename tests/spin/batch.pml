@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* A worker's batch of tasks and those who steal from it; mirrors src/threads/batch.h.
  *
- * One word, {limit, head}, over a ring of slots.  The owner claims at the head, a thief reads the slots of
- * the later half and then lowers the limit, each by one compare-and-swap.  The owner refills an empty
- * batch at positions beyond all former ones: the slots first, then the word by a plain store.
+ * One word, {limit, head}, over a ring of slots.  The owner claims at the head, a thief reads the
+ * slots of the later half and then lowers the limit, each by one compare-and-swap.  The owner
+ * refills an empty batch at positions beyond all former ones: the slots first, then the word by a
+ * plain store.
  *
- * Held: each task is claimed exactly once; a thief whose swap succeeds has read the slots of that word;
- * the plain store overwrites nobody's swap.
- * Broken on purpose, each of which must be found: -DREUSE (refills begin at position 0 again, so a
- * stale word can come back), -DWORD_FIRST (the word is out before the slots), -DSTEAL_LATE (the thief
- * reads the slots after its swap, when the owner may have filled them anew). */
+ * Held: each task is claimed exactly once; a thief whose swap succeeds has read the slots of that
+ * word; the plain store overwrites nobody's swap. Broken on purpose, each of which must be found:
+ * -DREUSE (refills begin at position 0 again, so a stale word can come back), -DWORD_FIRST (the
+ * word is out before the slots), -DSTEAL_LATE (the thief reads the slots after its swap, when the
+ * owner may have filled them anew). */
 
 #define RING 2
 #define FILLS 3

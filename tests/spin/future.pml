@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /* The state word of a future; mirrors src/core/future.c.
  *
- * One word holds {state, WAITED, WATCHED, STOP, TAKEN | references}, and every race about a future is
- * decided by compare-and-swap on it.  Here a task's future meets its runner, a canceller, two waiters
- * that take the result afterwards, and two watchers that are added.  With -DPROMISE nobody runs it:
- * two threads set the result instead, by way of SETTLING.
+ * One word holds {state, WAITED, WATCHED, STOP, TAKEN | references}, and every race about a future
+ * is decided by compare-and-swap on it.  Here a task's future meets its runner, a canceller, two
+ * waiters that take the result afterwards, and two watchers that are added.  With -DPROMISE nobody
+ * runs it: two threads set the result instead, by way of SETTLING.
  *
- * Held: it is run or cancelled, never both; every waiter wakes; each watcher is told exactly once; one
- * take wins; nobody touches the word without a reference; it is freed exactly once.
- * Broken on purpose, each of which must be found: -DLOSE_WAITED (settle stores what it computed from a
- * stale word), -DSLEEP_BLIND (the sleep does not compare), -DDROP_EARLY (settle gives its reference up
+ * Held: it is run or cancelled, never both; every waiter wakes; each watcher is told exactly once;
+ * one take wins; nobody touches the word without a reference; it is freed exactly once. Broken on
+ * purpose, each of which must be found: -DLOSE_WAITED (settle stores what it computed from a stale
+ * word), -DSLEEP_BLIND (the sleep does not compare), -DDROP_EARLY (settle gives its reference up
  * although someone is to be woken), -DLINK_BLIND (a watcher is linked without asking whether it is
  * settled), -DCANCEL_BLIND (cancel looks and then stores). */
 
@@ -67,7 +67,13 @@ inline notify(w)
     if
     :: w & WATCHED ->
         lock();
-        d_step { touch(); mine[0] = linked[0]; mine[1] = linked[1]; linked[0] = false; linked[1] = false };
+        d_step {
+            touch();
+            mine[0] = linked[0];
+            mine[1] = linked[1];
+            linked[0] = false;
+            linked[1] = false
+        };
         unlock();
         d_step { told[0] = told[0] + mine[0]; told[1] = told[1] + mine[1] }
     :: else

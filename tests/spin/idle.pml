@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* Waking and parking workers; mirrors src/threads/idle.c, worker.c and src/base/park.c.
  *
- * One word, {tag, searching, top of a stack of sleepers}.  Who publishes a task wakes or starts a worker
- * only when nobody searches.  A worker that found nothing begins to search, if nobody does, or pushes
- * itself on the stack and parks; who leaves the search as the last one looks at all queues again, and
- * wakes somebody if there is work.  A worker may take two tasks at once and show the second in its
- * batch, which is a publication too.
+ * One word, {tag, searching, top of a stack of sleepers}.  Who publishes a task wakes or starts a
+ * worker only when nobody searches.  A worker that found nothing begins to search, if nobody does,
+ * or pushes itself on the stack and parks; who leaves the search as the last one looks at all
+ * queues again, and wakes somebody if there is work.  A worker may take two tasks at once and show
+ * the second in its batch, which is a publication too.
  *
- * Held: no task stays queued while everybody sleeps; with -DOVERLAP each task but the first waits until all
- * have begun, so no task may stay behind another while a worker sleeps; at most one worker is on its way
- * up; nobody is popped who is not on the stack; all tasks run.
- * Broken on purpose, each of which must be found: -DNO_FENCE (the word may be read before the task is
+ * Held: no task stays queued while everybody sleeps; with -DOVERLAP each task but the first waits
+ * until all have begun, so no task may stay behind another while a worker sleeps; at most one
+ * worker is on its way up; nobody is popped who is not on the stack; all tasks run. Broken on
+ * purpose, each of which must be found: -DNO_FENCE (the word may be read before the task is
  * visible), -DNO_RESCAN (a worker parks without another look), -DNO_CHAIN (the last searcher that
- * found work does not look for more), -DNO_RECHECK (how many workers
- * there are is asked only before the search was won), -DNO_BATCH_KICK (a batch is filled silently), -DNO_TAG (the
- * stack falls for A-B-A). */
+ * found work does not look for more), -DNO_RECHECK (how many workers there are is asked only
+ * before the search was won), -DNO_BATCH_KICK (a batch is filled silently), -DNO_TAG (the stack
+ * falls for A-B-A). */
 
 #ifndef WORKERS
 #define WORKERS 2

@@ -1,16 +1,18 @@
 /* SPDX-License-Identifier: MIT */
-/* Submitting while the pool shuts down; mirrors src/threads/pool.c (close_queues, work) and lane.c.
+/* Submitting while the pool shuts down; mirrors src/threads/pool.c (close_queues, work) and
+ * lane.c.
  *
- * A submit puts its task into a lane under the lane's lock unless the lane is closed.  Shutdown closes all
- * lanes under their locks, then says `closed`, then wakes everybody.  A worker that has read `closed`
- * and after that finds every lane empty ends.  Looking into a lane takes no lock.  Waking is simple
- * here (tests/spin/idle.pml has the real one): a sleeper is woken by each publication and by shutdown.
+ * A submit puts its task into a lane under the lane's lock unless the lane is closed.  Shutdown
+ * closes all lanes under their locks, then says `closed`, then wakes everybody.  A worker that has
+ * read `closed` and after that finds every lane empty ends.  Looking into a lane takes no lock.
+ * Waking is simple here (tests/spin/idle.pml has the real one): a sleeper is woken by each
+ * publication and by shutdown.
  *
- * Held: each accepted task runs exactly once (with -DCANCEL: runs or is cancelled, exactly once), each
- * refusal is told, every worker ends, and shutdown returns after all of that.
- * Broken on purpose, each of which must be found: -DCLOSED_FIRST (`closed` is said before the lanes are
- * shut), -DLOOK_FIRST (the worker looks before it reads `closed`), -DNO_WAKE (shutdown wakes nobody),
- * -DUNLOCKED (submit asks whether the lane is closed before it takes the lock). */
+ * Held: each accepted task runs exactly once (with -DCANCEL: runs or is cancelled, exactly once),
+ * each refusal is told, every worker ends, and shutdown returns after all of that. Broken on
+ * purpose, each of which must be found: -DCLOSED_FIRST (`closed` is said before the lanes are
+ * shut), -DLOOK_FIRST (the worker looks before it reads `closed`), -DNO_WAKE (shutdown wakes
+ * nobody), -DUNLOCKED (submit asks whether the lane is closed before it takes the lock). */
 
 #define LANES 2
 #define WORKERS 2
@@ -83,7 +85,7 @@ proctype Worker(byte me)
         :: found -> ended++ /* it has run */
         :: !found && seen -> break
         :: !found && !seen ->
-            atomic { token[me] -> token[me] = false } /* parks; a token that was left before will do */
+            atomic { token[me] -> token[me] = false } /* parks; an earlier token will do */
         fi
     od;
     live--
