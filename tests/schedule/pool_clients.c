@@ -188,7 +188,7 @@ static void two_meet_from_two(void)
     cf_future_unref_all(met, 2);
 }
 
-/* One worker is busy, the other sleeps: the submitter waits a bit for the busy one, not for ever. */
+/* One worker is busy, the other sleeps: the submitter waits for the busy one, but only a little. */
 static void wake_sleeper_spinning(void)
 {
     cf_future *f;
