@@ -37,6 +37,12 @@ static inline bool cfi_batch_is_empty(struct cfi_batch *b)
     return cfi_batch_head(word) == cfi_batch_limit(word);
 }
 
+static inline uint32_t cfi_batch_count(struct cfi_batch *b)
+{
+    uint64_t word = cfi_load_relaxed(&b->word);
+    return cfi_batch_limit(word) - cfi_batch_head(word);
+}
+
 /* The owner's next task, or NULL. */
 static inline cf_future *cfi_batch_pop(struct cfi_batch *b)
 {

@@ -42,6 +42,12 @@ static inline bool cfi_deque_is_empty(struct cfi_deque *d)
     return cfi_load_acquire(&d->top) >= cfi_load_acquire(&d->bottom);
 }
 
+static inline uint64_t cfi_deque_count(struct cfi_deque *d)
+{
+    int64_t count = cfi_load_acquire(&d->bottom) - cfi_load_acquire(&d->top);
+    return count > 0 ? (uint64_t)count : 0;
+}
+
 void cfi_deque_destroy(struct cfi_deque *d);
 
 #endif

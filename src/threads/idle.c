@@ -65,7 +65,7 @@ static bool is_taken_meanwhile(struct cfi_pool *pool, struct cfi_lane *lane)
     return false;
 }
 
-bool cfi_idle_wake_one(struct cfi_pool *pool)
+static bool wake_one(struct cfi_pool *pool)
 {
     struct cf_worker *sleeper = pop_sleeper(pool, false);
     if (sleeper)
@@ -73,10 +73,18 @@ bool cfi_idle_wake_one(struct cfi_pool *pool)
     return sleeper;
 }
 
+/* Workers that are being initialized each take a task afterwards: none is needed besides for those.  A
+ * worker ends its initializing before it looks at the queues; we look after a fence: one sees the other. */
+static bool is_covered(struct cfi_pool *pool)
+{
+    uint32_t initializing = cfi_load_seq_cst(&pool->initializing);
+    return initializing && cfi_pool_backlog(pool) <= initializing;
+}
+
 /* Nobody sleeps: starts one more.  Counting a searcher elects us as the only one who does. */
 static void start_one(struct cfi_pool *pool)
 {
-    if (cfi_load_relaxed(&pool->started) >= pool->options.max_workers ||
+    if (cfi_load_relaxed(&pool->started) >= pool->options.max_workers || is_covered(pool) ||
         !cfi_idle_begin_search(pool))
         return;
     bool parked_meanwhile = cfi_idle_top(cfi_load_relaxed(&pool->idle.word)) != 0;
@@ -86,12 +94,12 @@ static void start_one(struct cfi_pool *pool)
     (void)cfi_sub_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
     cfi_fence_seq_cst();
     if (cfi_pool_has_work(pool))
-        (void)cfi_idle_wake_one(pool);
+        (void)wake_one(pool);
 }
 
 void cfi_pool_kick_slow(struct cfi_pool *pool, struct cfi_lane *lane)
 {
-    if (!is_taken_meanwhile(pool, lane) && !cfi_idle_wake_one(pool))
+    if (!is_taken_meanwhile(pool, lane) && !wake_one(pool))
         start_one(pool);
 }
 

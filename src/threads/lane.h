@@ -39,6 +39,12 @@ static inline bool cfi_lane_is_empty(struct cfi_lane *lane)
     return cfi_load_acquire(&lane->put) == cfi_load_relaxed(&lane->taken);
 }
 
+static inline uint64_t cfi_lane_count(struct cfi_lane *lane)
+{
+    uint64_t taken = cfi_load_relaxed(&lane->taken); /* first: it never passes `put` */
+    return cfi_load_acquire(&lane->put) - taken;
+}
+
 /* From now on puts are refused; when it returns, what was accepted is visible. */
 void cfi_lane_close(struct cfi_lane *lane);
 void cfi_lane_destroy(struct cfi_lane *lane);

@@ -113,10 +113,9 @@ void cfi_pool_tell_start(struct cfi_pool *pool)
 }
 
 /* The new worker tells the others that it is there; about a failure we do. */
-static cf_status start_first_elected(struct cfi_pool *pool, bool *ret_started)
+static cf_status start_first_elected(struct cfi_pool *pool)
 {
     int error = has_workers(pool) ? EEXIST : cfi_pool_start_worker(pool);
-    *ret_started = error == 0;
     if (error == 0)
         return CF_OK;
     cfi_idle_end_search(pool);
@@ -128,14 +127,14 @@ static cf_status start_first_elected(struct cfi_pool *pool, bool *ret_started)
 
 /* The first worker is started before its first task is queued: if none can be had, the submit fails
  * and nothing runs later.  Who counts itself as the searcher starts it, the others wait for that. */
-static CFI_COLD cf_status start_first(struct cfi_pool *pool, bool *ret_started)
+static CFI_COLD cf_status start_first(struct cfi_pool *pool)
 {
     while (!cfi_load_acquire(&pool->closed)) {
         uint32_t event = cfi_load_seq_cst(&pool->start_event);
         if (has_workers(pool))
             break;
         if (cfi_idle_begin_search(pool))
-            return start_first_elected(pool, ret_started);
+            return start_first_elected(pool);
         if (cfi_sleep(&pool->start_event, event, CFI_NEVER) == CFI_SIGNALLED)
             return cfi_fail_woken(CFI_SIGNALLED, "");
     }
@@ -252,9 +251,8 @@ static inline cf_status enqueue(struct cfi_pool *pool, cf_future *f, struct cfi_
 
 static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
 {
-    bool first = false;
     if (CFI_UNLIKELY(!has_workers(pool))) {
-        cf_status s = start_first(pool, &first);
+        cf_status s = start_first(pool);
         if (s != CF_OK)
             return s;
     }
@@ -262,10 +260,7 @@ static cf_status submit_unbounded(struct cfi_pool *pool, cf_future *f)
     cf_status s = enqueue(pool, f, &lane);
     if (CFI_UNLIKELY(s != CF_OK))
         return refused(pool, s);
-    if (first)
-        (void)cfi_idle_wake_one(pool); /* we have started one: this task needs no second */
-    else
-        cfi_pool_kick(pool, lane);
+    cfi_pool_kick(pool, lane);
     return CF_OK;
 }
 

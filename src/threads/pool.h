@@ -65,7 +65,8 @@ struct cfi_pool {
     int start_error;        /* with which */
     struct cf_worker *unborn; /* those whose thread could not be started */
     cfi_u32 joined;
-    cfi_u32 live; /* workers that have not ended; a futex */
+    cfi_u32 initializing; /* workers in the user's initializer; each takes a task afterwards */
+    cfi_u32 live;         /* workers that have not ended; a futex */
     struct cfi_lane lanes[];
 };
 
@@ -85,7 +86,8 @@ cfi_worker_here(const struct cfi_pool *pool); /* this thread, if it works for it
 void cfi_worker_run_claimed(struct cf_worker *w, cf_future *f);
 void cfi_worker_run_task(struct cf_worker *w, cf_future *f);
 bool cfi_pool_has_work(struct cfi_pool *pool);
-void cfi_pool_drain(struct cfi_pool *pool); /* disposes of all that is queued */
+uint64_t cfi_pool_backlog(struct cfi_pool *pool); /* tasks in the queues, about */
+void cfi_pool_drain(struct cfi_pool *pool);       /* disposes of all that is queued */
 
 /* ---- help.c ---- */
 bool cfi_pool_help(void *self, cf_future *awaited);
@@ -110,7 +112,6 @@ bool cfi_idle_begin_search(struct cfi_pool *pool); /* false: somebody is searchi
 void cfi_idle_end_search(struct cfi_pool *pool);
 /* Puts the worker on the stack of sleepers, ending its search.  It parks next. */
 void cfi_idle_push(struct cf_worker *w, bool searching);
-bool cfi_idle_wake_one(struct cfi_pool *pool); /* unless one is searching or none sleeps */
 void cfi_idle_wake_all(struct cfi_pool *pool);
 
 /* After a task was published and a full fence: gets a worker on its way, unless one is searching

@@ -184,6 +184,19 @@ bool cfi_pool_has_work(struct cfi_pool *pool)
     return false;
 }
 
+uint64_t cfi_pool_backlog(struct cfi_pool *pool)
+{
+    uint64_t tasks =
+        cfi_load_relaxed(&pool->heap.urgent) + cfi_load_relaxed(&pool->heap.background);
+    for (unsigned i = 0; i <= pool->lane_mask; i++)
+        tasks += cfi_lane_count(&pool->lanes[i]);
+    for (unsigned i = 0; i < cfi_load_acquire(&pool->started); i++) {
+        struct cf_worker *w = worker_at(pool, i);
+        tasks += cfi_batch_count(&w->batch) + cfi_deque_count(&w->deque);
+    }
+    return tasks;
+}
+
 static void dispose_all(struct cfi_pool *pool, cf_future **tasks, unsigned count)
 {
     for (unsigned i = 0; i < count; i++)
@@ -323,7 +336,10 @@ static bool initialize(struct cf_worker *w)
         return true;
     struct cfi_frame frame;
     cfi_frame_push(&frame, NULL);
+    (void)cfi_add_seq_cst(&w->pool->initializing, 1);
+    stop_searching(w); /* it may take long: meanwhile others are to be woken or started */
     int code = o->initializer(o->initializer_data);
+    (void)cfi_sub_seq_cst(&w->pool->initializing, 1);
     cfi_frame_pop(&frame);
     if (code != 0)
         cfi_pool_break(w->pool, frame.message ? frame.message : "a worker's initializer failed",
@@ -364,8 +380,6 @@ void *cfi_pool_worker_main(void *worker)
     struct cf_worker *w = worker;
     const cf_thread_pool_options *o = &w->pool->options;
     enter(w);
-    if (o->initializer)
-        stop_searching(w); /* it may take long: meanwhile others are to be woken or started */
     if (initialize(w)) {
         work(w);
         here = NULL; /* no queues any more that a task of the finalizer might be put into */
