@@ -66,14 +66,6 @@ void cfi_schedule_point(const volatile void *address);
 
 /* ThreadSanitizer does not model fences; there the fence is an operation on a word that it can see.
  */
-#if defined(__SANITIZE_THREAD__)
-#define CFI_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define CFI_TSAN 1
-#endif
-#endif
-
 static inline void cfi_fence_seq_cst(void)
 {
 #ifdef CFI_TSAN

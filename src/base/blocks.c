@@ -17,13 +17,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#if defined(__SANITIZE_ADDRESS__) || defined(CFI_SCHEDULE) ||                                      \
-    (defined(CFI_DEBUG) && !defined(CFI_TSAN))
+#if defined(CFI_ASAN) || defined(CFI_SCHEDULE) || (defined(CFI_DEBUG) && !defined(CFI_TSAN))
 #define PLAIN_MALLOC 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define PLAIN_MALLOC 1
-#endif
 #endif
 
 #ifdef PLAIN_MALLOC

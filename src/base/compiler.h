@@ -15,4 +15,20 @@
 #define CFI_UNLIKELY(x) (x)
 #endif
 
+/* Which sanitizer this is built with: gcc and clang say it differently. */
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define CFI_TSAN 1
+#endif
+#if __has_feature(address_sanitizer)
+#define CFI_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define CFI_TSAN 1
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define CFI_ASAN 1
+#endif
+
 #endif

@@ -91,8 +91,27 @@ cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, 
     return f;
 }
 
+#if defined(CFI_DEBUG) && !defined(CFI_ASAN)
+/* Debug builds keep the last futures for a while with no references, so that using a handle once too
+ * often meets the assertion in cfi_future_drop and not another task's future.  (AddressSanitizer tells
+ * it better.) */
+static cf_future *delay_reuse(cf_future *f)
+{
+    static CFI_ATOMIC(cf_future *) kept[64];
+    static cfi_u32 next;
+    uint32_t at = cfi_add_relaxed(&next, 1) % 64;
+    cfi_store_relaxed(&f->word, 0);
+    return cfi_exchange_acq_rel(&kept[at], f);
+}
+#endif
+
 void cfi_future_discard(cf_future *f)
 {
+#if defined(CFI_DEBUG) && !defined(CFI_ASAN)
+    f = delay_reuse(f);
+    if (!f)
+        return;
+#endif
     cfi_block_free(f, f->units ? (size_t)f->units * CFI_BLOCK_STEP : SIZE_MAX);
 }
 

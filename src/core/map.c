@@ -498,6 +498,8 @@ static cf_status check(const cf_executor *ex, const struct work *work)
                                                                             : NULL;
     if (null)
         return cfi_fail(CF_INVALID, "%s: %s is NULL", work->name, null);
+    if (!work->result_size && work->results)
+        return cfi_fail(CF_INVALID, "%s: results is not NULL, but result_size is 0", work->name);
     if (work->result_size && work->count > SIZE_MAX / work->result_size)
         return cfi_fail(CF_INVALID, "%s: %zu results of %zu bytes are too many", work->name,
                         work->count, work->result_size);

@@ -139,10 +139,10 @@ static cf_status sleep_for_exception(struct member *members, cf_future *const *f
 static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_when rule,
                              int64_t timeout_ns)
 {
-    if (timeout_ns <= 0)
-        return cfi_fail_fixed(CF_TIMEOUT, "the futures are not done");
     if (is_foreign(futures, count))
         return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
+    if (timeout_ns <= 0)
+        return cfi_fail_fixed(CF_TIMEOUT, "the futures are not done");
     int64_t deadline = cfi_deadline(timeout_ns);
     if (cfi_is_waited_for())
         help_all(futures, count, rule, deadline);
@@ -277,10 +277,10 @@ static bool help_one(struct cf_completed *c)
 /* Until something is in the list. */
 static cf_status await_entry(struct cf_completed *c)
 {
-    if (cfi_deadline_passed(c->deadline))
-        return cfi_fail(CF_TIMEOUT, "%zu (of %zu) futures unfinished", c->left, c->total);
     if (c->is_foreign || c->generation != cfi_generation())
         return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
+    if (cfi_deadline_passed(c->deadline))
+        return cfi_fail(CF_TIMEOUT, "%zu (of %zu) futures unfinished", c->left, c->total);
     if (cfi_is_waited_for() && help_one(c))
         return CF_OK;
     while (!c->futures[c->given])

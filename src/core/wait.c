@@ -174,10 +174,10 @@ static cf_status sleep_until_done(cf_future *f, int64_t deadline)
 
 cf_status cfi_await(cf_future *f, int64_t timeout_ns)
 {
-    if (timeout_ns <= 0)
-        return timed_out();
     if (f->generation != cfi_generation())
         return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
+    if (timeout_ns <= 0)
+        return timed_out();
     int64_t deadline = cfi_deadline(timeout_ns);
     if (spin(f, deadline))
         return CF_OK;

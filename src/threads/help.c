@@ -54,7 +54,8 @@ static bool run_where_it_is(struct cf_worker *w, cf_future *awaited)
 bool cfi_pool_help(void *self, cf_future *awaited)
 {
     struct cf_worker *w = cfi_worker_here(self);
-    if (!w)
+    if (!w ||
+        cfi_executor_is_foreign(&w->pool->executor)) /* at exit no task begins, here neither */
         return false;
     if (cfi_deque_pop_if(&w->deque, awaited)) {
         cfi_worker_run_task(w, awaited);

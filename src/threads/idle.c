@@ -74,11 +74,14 @@ static bool wake_one(struct cfi_pool *pool)
 }
 
 /* Workers that are being initialized each take a task afterwards: none is needed besides for those.  A
- * worker ends its initializing before it looks at the queues; we look after a fence: one sees the other. */
+ * worker ends its initializing before it looks at the queues; we look after a fence: one sees the other.
+ * Counting comes first: a task that is gone by then was taken by a worker that we no longer count. */
 static bool is_covered(struct cfi_pool *pool)
 {
-    uint32_t initializing = cfi_load_seq_cst(&pool->initializing);
-    return initializing && cfi_pool_backlog(pool) <= initializing;
+    if (!cfi_load_seq_cst(&pool->initializing))
+        return false;
+    uint64_t backlog = cfi_pool_backlog(pool);
+    return backlog <= cfi_load_seq_cst(&pool->initializing);
 }
 
 /* Nobody sleeps: starts one more.  Counting a searcher elects us as the only one who does. */

@@ -77,7 +77,8 @@ static void take_locked(struct cfi_lane *lane, cf_future **tasks, unsigned count
         tasks[i] = head->slots[lane->head_at++];
     }
     cfi_store_relaxed(&lane->head, head);
-    cfi_store_relaxed(&lane->taken, cfi_load_relaxed(&lane->taken) + count);
+    uint64_t taken = cfi_load_relaxed(&lane->taken) + count;
+    cfi_store_release(&lane->taken, taken); /* pairs with cfi_lane_count */
 }
 
 unsigned cfi_lane_take(struct cfi_lane *lane, cf_future **tasks, unsigned max, unsigned divisor)

@@ -41,7 +41,7 @@ static inline bool cfi_lane_is_empty(struct cfi_lane *lane)
 
 static inline uint64_t cfi_lane_count(struct cfi_lane *lane)
 {
-    uint64_t taken = cfi_load_relaxed(&lane->taken); /* first: it never passes `put` */
+    uint64_t taken = cfi_load_acquire(&lane->taken); /* first: it never passes `put` */
     return cfi_load_acquire(&lane->put) - taken;
 }
 

@@ -391,7 +391,7 @@ static cf_status wait_for_workers(struct cfi_pool *pool, int64_t deadline)
         enum cfi_woken woken =
             deadline == 0 ? CFI_TIMED_OUT : cfi_sleep(&pool->live, live, deadline);
         if (woken != CFI_WOKEN)
-            return cfi_fail_woken(woken, "tasks were still running at the end of the time");
+            return cfi_fail_woken(woken, "the workers had not ended yet at the end of the time");
     }
 }
 
@@ -507,6 +507,8 @@ static cf_status check_options(const cf_thread_pool_options *o)
         return cfi_fail(CF_INVALID, "when_full: %d is unknown", (int)o->when_full);
     if (o->when_full_limit_ns < 0)
         return cfi_fail(CF_INVALID, "when_full_limit_ns: is negative");
+    if (o->stack_size > SIZE_MAX / 4)
+        return cfi_fail(CF_INVALID, "stack_size: %zu is too large", o->stack_size);
     if (o->max_pending > SIZE_MAX / 2)
         return cfi_fail(CF_INVALID, "max_pending: %zu is too large", o->max_pending);
     return CF_OK;

@@ -350,7 +350,6 @@ static bool initialize(struct cf_worker *w)
 
 static void enter(struct cf_worker *w)
 {
-    here = w;
     cfi_this.executor = &w->pool->executor;
     if (!w->lent) {
         w->thread = cfi_thread_self();
@@ -381,12 +380,12 @@ void *cfi_pool_worker_main(void *worker)
     const cf_thread_pool_options *o = &w->pool->options;
     enter(w);
     if (initialize(w)) {
+        here = w; /* not before: in the initializer's waits no task may run */
         work(w);
-        here = NULL; /* no queues any more that a task of the finalizer might be put into */
+        here = NULL; /* nor after: no queues any more that a task of the finalizer might go to */
         if (o->finalizer && !cfi_executor_is_foreign(&w->pool->executor))
             o->finalizer(o->initializer_data);
     }
-    here = NULL;
     leave(w);
     return NULL;
 }
