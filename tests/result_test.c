@@ -323,14 +323,19 @@ static void test_results_outlive_the_executor(void **unused)
 
 /* ---- races ---- */
 
-enum { RESULT_SIZE = 64 };
+enum { RESULT_SIZE = 64, FUTURES = 50, ROUNDS = 400 };
+
+struct reading {
+    cf_status status;
+    char got[RESULT_SIZE];
+};
 
 static struct {
-    cf_future *future;
-    cf_status here, there;
-    char here_got[RESULT_SIZE], there_got[RESULT_SIZE];
+    struct start_line line; /* for each future */
+    cf_future *futures[FUTURES];
+    struct reading here[FUTURES], there[FUTURES];
     atomic_uint destroyed;
-} shared;
+} shared = { .line = { .parties = 2 } };
 
 static void count_destroyed(void *result)
 {
@@ -344,98 +349,116 @@ static void prepare(void *data)
     char result[RESULT_SIZE];
     (void)data;
     memset(result, 'r', sizeof result);
-    atomic_store(&shared.destroyed, 0);
-    memset(shared.here_got, 0, RESULT_SIZE);
-    memset(shared.there_got, 0, RESULT_SIZE);
-    CHECK(cf_future_new(RESULT_SIZE, count_destroyed, &shared.future) == CF_OK);
-    CHECK(cf_future_set_result(shared.future, result) == CF_OK);
-    cf_future_ref(shared.future);
+    memset(shared.here, 0, sizeof shared.here);
+    memset(shared.there, 0, sizeof shared.there);
+    for (int i = 0; i < FUTURES; i++) {
+        CHECK(cf_future_new(RESULT_SIZE, count_destroyed, &shared.futures[i]) == CF_OK);
+        CHECK(cf_future_set_result(shared.futures[i], result) == CF_OK);
+        cf_future_ref(shared.futures[i]);
+    }
+}
+
+static void take_all(struct reading *readings)
+{
+    for (int i = 0; i < FUTURES; i++) {
+        line_up(&shared.line);
+        readings[i].status = CF_TAKE(shared.futures[i], 0, &readings[i].got);
+        cf_future_unref(shared.futures[i]);
+    }
 }
 
 static void take_here(void *data)
 {
     (void)data;
-    shared.here = CF_TAKE(shared.future, 0, &shared.here_got);
-    cf_future_unref(shared.future);
+    take_all(shared.here);
 }
 
 static void take_there(void *data)
 {
     (void)data;
-    shared.there = CF_TAKE(shared.future, 0, &shared.there_got);
-    cf_future_unref(shared.future);
+    take_all(shared.there);
 }
 
 static void copy_there(void *data)
 {
     (void)data;
-    shared.there = CF_RESULT(shared.future, 0, &shared.there_got);
-    cf_future_unref(shared.future);
+    for (int i = 0; i < FUTURES; i++) {
+        line_up(&shared.line);
+        shared.there[i].status = CF_RESULT(shared.futures[i], 0, &shared.there[i].got);
+        cf_future_unref(shared.futures[i]);
+    }
 }
 
 static void unref_there(void *data)
 {
     (void)data;
-    cf_future_unref(shared.future);
+    for (int i = 0; i < FUTURES; i++) {
+        line_up(&shared.line);
+        cf_future_unref(shared.futures[i]);
+    }
 }
 
-static bool is_complete(const char *got)
+/* All of it or nothing, and that according to the status. */
+static bool is_right(const struct reading *reading)
 {
+    char each = reading->status == CF_OK ? 'r' : 0;
     for (int i = 0; i < RESULT_SIZE; i++) {
-        if (got[i] != 'r')
+        if (reading->got[i] != each)
             return false;
     }
-    return true;
+    return reading->status == CF_OK || reading->status == CF_INVALID;
 }
 
-static void one_has_taken_it(void *data)
+static void one_has_taken_each(void *data)
 {
     (void)data;
-    CHECK((shared.here == CF_OK) != (shared.there == CF_OK));
-    CHECK((shared.here == CF_INVALID) != (shared.there == CF_INVALID));
-    CHECK(is_complete(shared.here_got) == (shared.here == CF_OK));
-    CHECK(is_complete(shared.there_got) == (shared.there == CF_OK));
+    for (int i = 0; i < FUTURES; i++) {
+        CHECK(is_right(&shared.here[i]) && is_right(&shared.there[i]));
+        CHECK(shared.here[i].status != shared.there[i].status);
+    }
     CHECK(atomic_load(&shared.destroyed) == 0);
 }
 
-static void it_was_taken_and_perhaps_copied(void *data)
+static void they_were_taken_and_perhaps_copied(void *data)
 {
     (void)data;
-    CHECK(shared.here == CF_OK && is_complete(shared.here_got));
-    CHECK(shared.there == CF_OK || shared.there == CF_INVALID);
-    CHECK(is_complete(shared.there_got) == (shared.there == CF_OK));
+    for (int i = 0; i < FUTURES; i++) {
+        CHECK(is_right(&shared.here[i]) && is_right(&shared.there[i]));
+        CHECK(shared.here[i].status == CF_OK);
+    }
     CHECK(atomic_load(&shared.destroyed) == 0);
 }
 
-static void it_was_taken(void *data)
+static void they_were_taken(void *data)
 {
     (void)data;
-    CHECK(shared.here == CF_OK && is_complete(shared.here_got));
+    for (int i = 0; i < FUTURES; i++)
+        CHECK(is_right(&shared.here[i]) && shared.here[i].status == CF_OK);
     CHECK(atomic_load(&shared.destroyed) == 0);
 }
 
 static void race(void (*here)(void *), void (*there)(void *), void (*finish)(void *))
 {
     struct race r = { .prepare = prepare, .here = here, .there = there, .finish = finish };
-    run_race(&r, 4000);
+    run_race(&r, ROUNDS);
 }
 
 static void test_take_against_take(void **unused)
 {
     (void)unused;
-    race(take_here, take_there, one_has_taken_it);
+    race(take_here, take_there, one_has_taken_each);
 }
 
 static void test_take_against_copy(void **unused)
 {
     (void)unused;
-    race(take_here, copy_there, it_was_taken_and_perhaps_copied);
+    race(take_here, copy_there, they_were_taken_and_perhaps_copied);
 }
 
 static void test_take_against_unref(void **unused)
 {
     (void)unused;
-    race(take_here, unref_there, it_was_taken);
+    race(take_here, unref_there, they_were_taken);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, open_executor, close_executor)

@@ -128,14 +128,33 @@ struct start_line {
     atomic_uint arrived;
 };
 
+/* Spins first, for a fraction of a time slice: a thread that sleeps starts too late for a race.  Then
+ * lets each go after a different moment, or who came last would always be ahead. */
 static inline void line_up(struct start_line *line)
 {
+    enum { SPINS = 2000 };
     unsigned mine = atomic_fetch_add(&line->arrived, 1);
     unsigned all = (mine / line->parties + 1) * line->parties;
-    for (unsigned turn = 1; atomic_load(&line->arrived) < all; turn++) {
-        if (turn % 64 == 0)
+    for (unsigned turn = 0; atomic_load(&line->arrived) < all; turn++) {
+        if (turn >= SPINS)
             sched_yield();
     }
+    volatile unsigned moment = mine * 2654435761U >> 24;
+    while (moment > 0)
+        moment--;
+}
+
+/* Two threads on one CPU hardly race: gives the calling thread the first, second, ... of these. */
+static inline void run_on_cpu(const cpu_set_t *allowed, int number)
+{
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (CPU_ISSET(cpu, allowed) && number-- == 0)
+            CPU_SET(cpu, &one);
+    }
+    if (CPU_COUNT(&one) == 1)
+        (void)pthread_setaffinity_np(pthread_self(), sizeof one, &one);
 }
 
 /* One round of a race: prepare and finish run on the main thread, `here` and `there` at the same
@@ -149,11 +168,13 @@ struct race {
     /* From here on the race's own: */
     struct start_line line;
     atomic_bool over;
+    cpu_set_t cpus;
 };
 
 static inline void *race_there(void *data)
 {
     struct race *race = data;
+    run_on_cpu(&race->cpus, 1);
     for (;;) {
         line_up(&race->line);
         if (atomic_load(&race->over))
@@ -166,6 +187,9 @@ static inline void *race_there(void *data)
 static inline void run_race(struct race *race, unsigned rounds)
 {
     race->line.parties = 2;
+    CPU_ZERO(&race->cpus);
+    (void)pthread_getaffinity_np(pthread_self(), sizeof race->cpus, &race->cpus);
+    run_on_cpu(&race->cpus, 0);
     pthread_t there = start_thread(race_there, race);
     for (unsigned i = 0; i < rounds && all_checks_held(); i++) {
         race->prepare(race->data);
@@ -177,6 +201,7 @@ static inline void run_race(struct race *race, unsigned rounds)
     atomic_store(&race->over, true);
     line_up(&race->line);
     join_thread(there);
+    (void)pthread_setaffinity_np(pthread_self(), sizeof race->cpus, &race->cpus);
     assert_checks();
 }
 

@@ -611,43 +611,64 @@ static void test_a_forked_child(void **unused)
 }
 
 /* A fork waits until no thread is inside the engine: the child finds every lock free. */
-static void *settle_many(void *stop)
+static atomic_bool stop_using_locks;
+
+static void hear_nothing(struct cfi_watcher *watcher, bool failed)
 {
-    while (!atomic_load((atomic_bool *)stop)) {
-        cf_future *f = new_promise();
-        cf_completed *c = NULL;
-        CHECK(cf_as_completed(&f, 1, CF_FOREVER, &c) == CF_OK);
-        settle_promise(f, false);
-        cf_completed_free(c);
-        cf_future_unref(f);
+    (void)watcher, (void)failed;
+}
+
+static void *watch_until_stopped(void *data)
+{
+    cf_future **futures = data;
+    struct cfi_watcher watcher = { NULL, hear_nothing };
+    for (size_t i = 0; !atomic_load(&stop_using_locks); i++) {
+        cf_future *f = futures[i % 64];
+        CHECK(cfi_future_watch(f, &watcher));
+        cfi_future_unwatch(f, &watcher);
+    }
+    return NULL;
+}
+
+static void *use_graph_until_stopped(void *data)
+{
+    (void)data;
+    while (!atomic_load(&stop_using_locks)) {
+        cfi_wait_graph_lock();
+        cfi_wait_graph_unlock();
     }
     return NULL;
 }
 
 static void use_all_locks(void *data)
 {
-    (void)data;
-    cf_future *futures[200];
-    for (size_t i = 0; i < COUNT_OF(futures); i++)
-        futures[i] = new_promise();
     cf_completed *c = NULL;
-    CHECK(cf_as_completed(futures, COUNT_OF(futures), 0, &c) == CF_OK);
+    CHECK(cf_as_completed(data, 64, 0, &c) == CF_OK);
     cf_completed_free(c);
-    cf_future_unref_all(futures, COUNT_OF(futures));
+    cfi_wait_graph_lock();
+    cfi_wait_graph_unlock();
 }
 
-static void test_forks_while_threads_settle(void **unused)
+static void test_forks_while_threads_are_inside(void **unused)
 {
     (void)unused;
 #ifdef ADDRESS_SANITIZER
     skip(); /* its own malloc does not look after forks */
 #endif
-    atomic_bool stop = false;
-    pthread_t other = start_thread(settle_many, &stop);
-    for (int i = 0; i < 30; i++)
-        assert_int_equal(in_child(use_all_locks, NULL), 0);
-    atomic_store(&stop, true);
-    join_thread(other);
+    cf_future *futures[64];
+    for (size_t i = 0; i < COUNT_OF(futures); i++)
+        futures[i] = new_promise();
+    atomic_store(&stop_using_locks, false);
+    pthread_t watcher = start_thread(watch_until_stopped, futures);
+    pthread_t walker = start_thread(use_graph_until_stopped, NULL);
+    int failed = 0;
+    for (int i = 0; i < 100 && failed == 0; i++)
+        failed = in_child(use_all_locks, futures);
+    atomic_store(&stop_using_locks, true);
+    join_thread(watcher);
+    join_thread(walker);
+    assert_int_equal(failed, 0);
+    cf_future_unref_all(futures, COUNT_OF(futures));
     assert_checks();
 }
 
@@ -758,7 +779,7 @@ static void test_waiting_for_oneself(void **unused)
 static void test_waiting_in_a_circle(void **unused)
 {
     (void)unused;
-    open_pool(2, false);
+    open_pool(3, false);
     cf_future *tasks[] = { make_task(true), make_task(true), make_task(true) };
     struct cfi_wait first = { &tasks[1], 1, false, false }, second = { &tasks[2], 1, false, false };
     pool.tasks[0] = tasks[0], pool.tasks[1] = tasks[1];
@@ -768,8 +789,16 @@ static void test_waiting_in_a_circle(void **unused)
     second.bounded = true; /* its time will pass */
     assert_int_equal(wait_as(tasks[2], &tasks[0], 1, CF_ALL_COMPLETED, CF_MS(1)), CF_TIMEOUT);
     second.bounded = false;
+    cf_future *done_or_we[] = { make_task(true), tasks[2] };
+    struct cfi_wait for_any = { done_or_we, 2, true, false };
+    pool.tasks[2] = done_or_we[0];
+    pool.workers[2].waiting = &second; /* in its next task */
+    pool.workers[1].waiting = &for_any;
+    cfi_future_succeed(cf_future_ref(done_or_we[0])); /* 1 is about to wake */
+    assert_int_equal(wait_as(tasks[2], &tasks[0], 1, CF_ALL_COMPLETED, CF_MS(1)), CF_TIMEOUT);
     pool.workers[1].waiting = NULL; /* it does something */
     assert_int_equal(wait_as(tasks[2], &tasks[0], 1, CF_ALL_COMPLETED, CF_MS(1)), CF_TIMEOUT);
+    end_all(done_or_we, 1);
     end_all(tasks, COUNT_OF(tasks));
 }
 
@@ -839,7 +868,7 @@ int main(void)
         cmocka_unit_test(test_signals_do_not_end_it),
         cmocka_unit_test(test_hooks_hear_of_signals),
         cmocka_unit_test(test_a_forked_child),
-        cmocka_unit_test(test_forks_while_threads_settle),
+        cmocka_unit_test(test_forks_while_threads_are_inside),
         cmocka_unit_test(test_waiting_for_oneself),
         cmocka_unit_test(test_waiting_in_a_circle),
         cmocka_unit_test(test_waiting_for_one_that_nobody_begins),
