@@ -489,25 +489,34 @@ static void *copy_with_data(const struct work *work)
 
 /* ---- the calls ---- */
 
-static cf_status check(const cf_executor *ex, const struct work *work)
+static cf_status check_null(const cf_executor *ex, const struct work *work)
 {
     const char *null = !ex                                                  ? "executor"
                        : !work->call.fn                                     ? "fn"
                        : work->count && work->arg_size && !work->args       ? work->args_name
                        : work->count && work->result_size && !work->results ? "results"
                                                                             : NULL;
-    if (null)
-        return cfi_fail(CF_INVALID, "%s: %s is NULL", work->name, null);
+    return null ? cfi_fail(CF_INVALID, "%s: %s is NULL", work->name, null) : CF_OK;
+}
+
+static cf_status check_sizes(const struct work *work)
+{
+    bool is_array = work->copy_args != copy_context;
     if (!work->result_size && work->results)
         return cfi_fail(CF_INVALID, "%s: results is not NULL, but result_size is 0", work->name);
     if (work->result_size && work->count > SIZE_MAX / work->result_size)
         return cfi_fail(CF_INVALID, "%s: %zu results of %zu bytes are too many", work->name,
                         work->count, work->result_size);
-    bool is_array = work->copy_args != copy_context;
     if (is_array && work->arg_size && work->count > SIZE_MAX / work->arg_size)
         return cfi_fail(CF_INVALID, "%s: %zu args of %zu bytes are too many", work->name,
                         work->count, work->arg_size);
     return CF_OK;
+}
+
+static cf_status check(const cf_executor *ex, const struct work *work)
+{
+    cf_status s = check_null(ex, work);
+    return s == CF_OK ? check_sizes(work) : s;
 }
 
 cf_status cf_map(cf_executor *executor, cf_fn *fn, const void *args, size_t count, size_t arg_size,
