@@ -362,6 +362,34 @@ static void test_free_by_a_callback(void **state)
     assert_checks();
 }
 
+static size_t address_space(void)
+{
+    size_t pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    assert_non_null(file);
+    assert_int_equal(fscanf(file, "%zu", &pages), 1);
+    fclose(file);
+    return pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Whichever worker is the last to go, nobody is left to join it. */
+static void test_free_from_inside_leaves_no_stack(void **state)
+{
+    (void)state;
+    const size_t stack_size = 64 << 20;
+    size_t before = address_space();
+    for (int i = 0; i < 40; i++) {
+        gate_close(&gate);
+        cf_executor *pool = pool_with(
+            CF_THREAD_POOL_OPTIONS(.max_workers = 1, .stack_size = stack_size, .name = "freed"));
+        cf_future *f = submitted(pool, free_own_pool, &pool, sizeof pool, 0);
+        gate_open(&gate);
+        assert_ends(f, CF_OK);
+        assert_threads("freed_", 0);
+    }
+    assert_true(address_space() < before + 20 * stack_size);
+}
+
 /* ---- stop, limits, cancel ---- */
 
 static cf_future *limited(cf_executor *pool, const int *code, int64_t run_limit_ns)
@@ -622,6 +650,7 @@ int main(void)
         cmocka_unit_test_setup(test_shutdown_by_a_callback_elsewhere, set_up),
         cmocka_unit_test_setup(test_free_by_a_task, set_up),
         cmocka_unit_test_setup(test_free_by_a_callback, set_up),
+        cmocka_unit_test_setup(test_free_from_inside_leaves_no_stack, set_up),
         cmocka_unit_test_setup(test_run_limits, set_up),
         cmocka_unit_test_setup(test_a_run_limit_counts_from_the_beginning, set_up),
         cmocka_unit_test_setup(test_stopping_one, set_up),

@@ -161,7 +161,7 @@ static inline void assert_ends(cf_future *f, cf_status status)
 /* ---- races ---- */
 
 /* Short races are run again and again for so long. */
-#define RACE_TIME CF_SECONDS(1.5)
+#define RACE_TIME CF_SECONDS(1)
 
 static inline bool is_time_left(int64_t begun)
 {

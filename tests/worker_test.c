@@ -471,6 +471,45 @@ static void test_help_ends_with_the_time(void **state)
     end_scene();
 }
 
+/* Runs a task on top of others that it leaves in its worker's queue. */
+static int run_above_others(const void *arg, void *result)
+{
+    (void)arg;
+    (void)result;
+    const int64_t no_time = 0;
+    const struct gate *gate = &scene.gate;
+    CHECK(level_reaches(&waiter_came, 1));
+    for (int i = 0; i < DESCENDANTS; i++)
+        cf_future_unref(child(note_helper, &no_time, sizeof no_time, 0));
+    scene.futures[0] = child(wait_before_gate, &gate, sizeof gate, 0);
+    level_raise(&scene.ready);
+    CHECK(cf_future_result(scene.futures[0], LIMIT, NULL, 0) == CF_OK);
+    return 0;
+}
+
+/* What lies in that queue, but was not submitted by the awaited task, is none of the waiter's. */
+static void test_it_leaves_what_others_submitted(void **state)
+{
+    (void)state;
+    struct long_wait wait = { .timeout = LIMIT };
+    set_scene(2);
+    level_set(&helped, 0);
+    level_set(&waiter_came, 0);
+    atomic_store(&on_the_waiters_thread, 0);
+    scene.futures[1] = submitted(scene.pool, run_above_others, NULL, 0, 0);
+    WAIT_UNTIL(cf_future_running(scene.futures[1]));
+    scene.futures[2] = submitted_with(scene.pool, wait_for_first, &wait);
+    assert_true(level_reaches(&scene.gate.came, 1));
+    assert_int_equal(cf_future_result(scene.futures[2], CF_MS(20), NULL, 0), CF_TIMEOUT);
+    assert_int_equal(level_now(&helped), 0);
+    gate_open(&scene.gate);
+    assert_true(level_reaches(&helped, DESCENDANTS));
+    assert_all_end(3, CF_OK);
+    assert_int_equal(wait.status, CF_OK);
+    assert_int_equal(wait.helped, 0);
+    end_scene();
+}
+
 /* What a helped task says and is told is its own. */
 static int raise_in_child(const void *arg, void *result)
 {
@@ -734,23 +773,29 @@ static void test_no_way_out(void **state)
     end_scene();
 }
 
+static struct level first_asleep = LEVEL_INIT;
+
+static int wait_for_the_sleeper(const void *arg, void *result)
+{
+    (void)arg;
+    CHECK(level_reaches(&first_asleep, 1));
+    *(cf_status *)result = cf_future_result(scene.futures[0], CF_FOREVER, NULL, 0);
+    return 0;
+}
+
 /* A wait with a limit ends by itself: whoever waits for its task may sleep. */
 static void test_a_limit_breaks_the_cycle(void **state)
 {
     (void)state;
-    static struct level asleep = LEVEL_INIT;
     set_scene(2);
-    level_set(&asleep, 0);
-    const struct waiting w = { 1, 0, CF_MS(100), &asleep };
+    level_set(&first_asleep, 0);
+    const struct waiting w = { 1, 0, CF_MS(100), &first_asleep };
     scene.futures[0] = submitted(scene.pool, wait_for_number, &w, sizeof w, sizeof(cf_status));
-    scene.futures[1] = submitted_with(scene.pool, wait_before_gate, &scene.gate);
+    scene.futures[1] = submitted(scene.pool, wait_for_the_sleeper, NULL, 0, sizeof(cf_status));
     wait_until_running(2);
     level_raise(&scene.ready);
-    assert_true(level_reaches(&asleep, 1));
-    scene.futures[2] = waiter_for(scene.pool, 0, 0, CF_FOREVER);
     assert_int_equal(wait_of(0), CF_TIMEOUT);
-    gate_open(&scene.gate);
-    assert_int_equal(wait_of(2), CF_OK);
+    assert_int_equal(wait_of(1), CF_OK);
     end_scene();
 }
 
@@ -784,6 +829,7 @@ int main(void)
         cmocka_unit_test(test_to_ask_runs_nothing),
         cmocka_unit_test(test_it_runs_nothing_unrelated),
         cmocka_unit_test(test_it_runs_what_the_awaited_task_submitted),
+        cmocka_unit_test(test_it_leaves_what_others_submitted),
         cmocka_unit_test(test_help_ends_with_the_time),
         cmocka_unit_test(test_what_a_helped_task_says_is_its_own),
         cmocka_unit_test(test_callbacks_submit_and_wait),
