@@ -971,6 +971,7 @@ static void at_exit(void)
 static void exit_now(void *data)
 {
     (void)data;
+    cf_executor_free(provider.executor); /* the one from before the fork */
     provider = (struct provider){ .answer = CF_OK };
     CHECK(cf_executor_new(&all_hooks, &provider, &provider.executor) == CF_OK);
     checks_the_exit = true;
