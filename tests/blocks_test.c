@@ -8,7 +8,7 @@
 #include "base/blocks.h"
 
 /* Builds that use malloc instead: what is reused, and when, is malloc's affair there. */
-#if defined(ADDRESS_SANITIZER) || (defined(CFI_DEBUG) && !defined(CFI_TSAN))
+#if defined(CFI_ASAN) || (defined(CFI_DEBUG) && !defined(CFI_TSAN))
 #define PLAIN_MALLOC 1
 #endif
 

@@ -151,6 +151,8 @@ static void test_after_it_was_taken(void **unused)
     assert_int_equal(cf_future_peek(f, 0, &data, NULL), CF_INVALID);
     assert_string_equal(cf_last_error()->message, "the result has been taken");
     assert_ptr_equal(data, &executor);
+    assert_int_equal(cf_future_result(f, 0, NULL, 0), CF_INVALID); /* so is the status alone */
+    assert_int_equal(cf_future_take(f, 0, NULL, 0), CF_INVALID);
     assert_int_equal(state_of(f), OK);
     cf_future_unref(f);
 }

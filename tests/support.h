@@ -25,13 +25,7 @@
 
 #include <cmocka.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ADDRESS_SANITIZER 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ADDRESS_SANITIZER 1
-#endif
-#endif
+#include "base/compiler.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
 

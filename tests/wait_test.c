@@ -540,6 +540,7 @@ static void read_in_child(void *data)
     for (size_t k = 0; k < COUNT_OF(waits); k++) {
         CHECK(waits[k](i->pending, CF_FOREVER) == CF_SHUTDOWN); /* at once */
         CHECK(waits[k](i->running, CF_SECONDS(30)) == CF_SHUTDOWN);
+        CHECK(waits[k](i->running, 0) == CF_SHUTDOWN);
         CHECK(cf_last_error()->status == CF_SHUTDOWN);
     }
     CHECK(wait_for_result(i->settled, CF_FOREVER) == CF_OK);
@@ -652,7 +653,7 @@ static void use_all_locks(void *data)
 static void test_forks_while_threads_are_inside(void **unused)
 {
     (void)unused;
-#ifdef ADDRESS_SANITIZER
+#ifdef CFI_ASAN
     skip(); /* its own malloc does not look after forks */
 #endif
     cf_future *futures[64];
