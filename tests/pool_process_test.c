@@ -8,6 +8,7 @@
 #include "base/compiler.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -331,6 +332,31 @@ static void test_a_child_gives_back_what_it_has(void **state)
     }
 }
 
+#if defined(__GLIBC__) && CHILD_MAY_ALLOCATE && CHILD_MAY_START_THREADS
+static void free_and_measure(void *unused)
+{
+    (void)unused;
+    size_t before = mallinfo2().uordblks;
+    cf_executor_free(parent.pool);
+    CHECK(mallinfo2().uordblks < before);
+}
+
+/* To free it there releases its memory, although it has workers. */
+static void test_a_child_frees_the_pool(void **state)
+{
+    (void)state;
+    set_up_parent(0);
+    assert_int_equal(in_child(free_and_measure, NULL), 0);
+    end_parent();
+}
+#else
+static void test_a_child_frees_the_pool(void **state)
+{
+    (void)state;
+    skip();
+}
+#endif
+
 static void use_new_pool(void *unused)
 {
     (void)unused;
@@ -616,6 +642,7 @@ int main(void)
         cmocka_unit_test(test_exit_by_a_task),
         cmocka_unit_test(test_a_child_cannot_use_the_pool),
         cmocka_unit_test(test_a_child_gives_back_what_it_has),
+        cmocka_unit_test(test_a_child_frees_the_pool),
         cmocka_unit_test(test_a_child_makes_a_pool),
         cmocka_unit_test(test_forks_at_any_moment),
         cmocka_unit_test(test_a_task_forks),

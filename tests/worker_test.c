@@ -308,6 +308,57 @@ static void test_all_ways_to_wait_for_children(void **state)
     }
 }
 
+/* Each waits for the next, all on one stack. */
+static int wait_for_next(const void *arg, void *result)
+{
+    (void)result;
+    int left = *(const int *)arg - 1;
+    if (left > 0)
+        check_ends(child(wait_for_next, &left, sizeof left, 0));
+    return 0;
+}
+
+static void test_a_long_chain_on_one_worker(void **state)
+{
+    (void)state;
+    const int links = 1000;
+    set_scene(1);
+    assert_ends(submitted(scene.pool, wait_for_next, &links, sizeof links, 0), CF_OK);
+    end_scene();
+}
+
+static int wait_for_priorities(const void *arg, void *result)
+{
+    (void)arg;
+    (void)result;
+    static const int64_t priorities[] = { -1, 5, 0, -7, 5, 1 };
+    cf_future *f[COUNT_OF(priorities)];
+    for (size_t i = 0; i < COUNT_OF(f); i++) {
+        const cf_task task = { .size = sizeof task, .fn = do_nothing, .priority = priorities[i] };
+        CHECK(cf_submit_task(scene.pool, &task, &f[i]) == CF_OK);
+    }
+    for (size_t i = 0; i < COUNT_OF(f); i++)
+        check_ends(f[i]);
+    return 0;
+}
+
+/* Whatever queue the children are in, and whether there is room for them. */
+static void test_children_of_all_sorts(void **state)
+{
+    (void)state;
+    for (size_t max_pending = 0; max_pending <= 2; max_pending++) {
+        set_scene(1);
+        end_pool(scene.pool);
+        scene.pool =
+            pool_with(CF_THREAD_POOL_OPTIONS(.max_workers = 1, .max_pending = max_pending));
+        for (int i = 0; i < 8; i++)
+            scene.futures[i] =
+                submitted(scene.pool, i % 2 ? wait_for_priorities : wait_in_all_ways, NULL, 0, 0);
+        assert_all_end(8, CF_OK);
+        end_scene();
+    }
+}
+
 static int only_ask(const void *arg, void *result)
 {
     (void)arg;
@@ -826,6 +877,8 @@ int main(void)
         cmocka_unit_test(test_quicksort),
         cmocka_unit_test(test_it_runs_what_it_waits_for_wherever_that_is_queued),
         cmocka_unit_test(test_all_ways_to_wait_for_children),
+        cmocka_unit_test(test_a_long_chain_on_one_worker),
+        cmocka_unit_test(test_children_of_all_sorts),
         cmocka_unit_test(test_to_ask_runs_nothing),
         cmocka_unit_test(test_it_runs_nothing_unrelated),
         cmocka_unit_test(test_it_runs_what_the_awaited_task_submitted),
