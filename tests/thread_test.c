@@ -218,6 +218,15 @@ static void *add_a_and_b(void *data)
     return NULL;
 }
 
+static void *add_three(void *data)
+{
+    (void)data;
+    CHECK(cfi_on_thread_exit(end_a) && cfi_on_thread_exit(end_b));
+    CHECK(!cfi_on_thread_exit(end_and_repeat)); /* there are places for two */
+    CHECK(cfi_on_thread_exit(end_a));
+    return NULL;
+}
+
 static void *add_one_that_repeats(void *data)
 {
     (void)data;
@@ -253,6 +262,7 @@ static void test_it_runs_once_when_the_thread_ends(void **state)
     ends_are(add_a_often, "a");
     ends_are(return_nothing, "");
     ends_are(add_a_and_b, "ab");
+    ends_are(add_three, "ab");
 }
 
 static void test_it_may_ask_for_another_time(void **state)
