@@ -192,25 +192,16 @@ static int run_candidate(const void *arg, void *result)
     return 0;
 }
 
-static void submit_candidates(void *data)
+static void submit_and_cancel_each(void)
 {
-    (void)data;
-    for (int i = 0; i < CANDIDATES; i++)
-        atomic_store(&candidates.runs[i], 0);
-}
-
-static void submit_them(void *data)
-{
-    (void)data;
     for (int i = 0; i < CANDIDATES; i++) {
-        cf_future *f = NULL;
-        CHECK(cf_submit(candidates.pool, run_candidate, &i, sizeof i, 0, &f) == CF_OK);
-        candidates.futures[i] = f;
-        candidates.cancelled[i] = cf_future_cancel(f);
+        atomic_store(&candidates.runs[i], 0);
+        candidates.futures[i] = submitted(candidates.pool, run_candidate, &i, sizeof i, 0);
+        candidates.cancelled[i] = cf_future_cancel(candidates.futures[i]);
     }
 }
 
-static void *cancel_them_again(void *data)
+static void *cancel_candidates(void *data)
 {
     (void)data;
     for (int i = 0; i < CANDIDATES; i++)
@@ -235,9 +226,8 @@ static void test_cancel_against_run(void **state)
     candidates.pool = pool_of(2);
     int64_t begun = cfi_now();
     while (is_time_left(begun)) {
-        submit_candidates(NULL);
-        submit_them(NULL);
-        cancel_them_again(NULL);
+        submit_and_cancel_each();
+        cancel_candidates(NULL);
         judge_candidates();
         cf_future_unref_all(candidates.futures, CANDIDATES);
     }
@@ -260,7 +250,7 @@ static void test_two_cancels_against_run(void **state)
             candidates.futures[i] = submitted(candidates.pool, run_candidate, &i, sizeof i, 0);
         }
         gate_open(&gate);
-        run_on_threads(2, cancel_them_again, NULL);
+        run_on_threads(2, cancel_candidates, NULL);
         judge_candidates();
         cf_future_unref_all(candidates.futures, CANDIDATES);
         assert_ends(busy, CF_OK);

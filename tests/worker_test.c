@@ -438,7 +438,7 @@ static struct level helped, waiter_came;
 static atomic_int on_the_waiters_thread;
 static pthread_t waiter;
 
-static int note_helper(const void *arg, void *result)
+static int note_where_it_runs(const void *arg, void *result)
 {
     (void)result;
     if (pthread_equal(pthread_self(), waiter))
@@ -458,7 +458,7 @@ static int leave_children(const void *arg, void *result)
     (void)result;
     CHECK(level_reaches(&waiter_came, 1)); /* no worker is free to take them */
     for (int i = 0; i < DESCENDANTS; i++)
-        cf_future_unref(child(note_helper, arg, sizeof(int64_t), 0));
+        cf_future_unref(child(note_where_it_runs, arg, sizeof(int64_t), 0));
     level_raise(&scene.ready);
     const struct gate *gate = &scene.gate;
     return wait_before_gate(&gate, NULL);
@@ -531,7 +531,7 @@ static int run_above_others(const void *arg, void *result)
     const struct gate *gate = &scene.gate;
     CHECK(level_reaches(&waiter_came, 1));
     for (int i = 0; i < DESCENDANTS; i++)
-        cf_future_unref(child(note_helper, &no_time, sizeof no_time, 0));
+        cf_future_unref(child(note_where_it_runs, &no_time, sizeof no_time, 0));
     scene.futures[0] = child(wait_before_gate, &gate, sizeof gate, 0);
     level_raise(&scene.ready);
     CHECK(cf_future_result(scene.futures[0], LIMIT, NULL, 0) == CF_OK);
