@@ -264,13 +264,36 @@ static void test_each_worker_is_initialized_and_finalized_once(void **state)
         cf_future_unref(submitted(pool, check_stage, &gate, sizeof gate, 0));
         assert_true(level_reaches(&life.gate.came, i + 1));
     }
-    assert_in_range(atomic_load(&life.initialized), 3, 4);
+    assert_int_equal(atomic_load(&life.initialized), 3);
     gate_open(&life.gate);
     for (int i = 0; i < 100; i++)
         cf_future_unref(submitted(pool, check_stage, &gate, sizeof gate, 0));
     assert_int_equal(cf_executor_shutdown(pool, CF_FINISH_PENDING, LIMIT), CF_OK);
     assert_in_range(atomic_load(&life.initialized), 3, 4);
     assert_int_equal(atomic_load(&life.finalized), atomic_load(&life.initialized));
+    end_pool(pool);
+}
+
+static int wait_before_gate_once(void *gate)
+{
+    return wait_before_gate(&gate, NULL);
+}
+
+/* One task brings one worker, however long its initializer takes. */
+static void test_a_slow_initializer_starts_no_second(void **state)
+{
+    (void)state;
+    static struct gate initializer = GATE_INIT;
+    cf_executor *pool = pool_with(CF_THREAD_POOL_OPTIONS(.max_workers = 4, .name = "slow",
+                                                         .initializer = wait_before_gate_once,
+                                                         .initializer_data = &initializer));
+    cf_future *f = submitted(pool, do_nothing, NULL, 0, 0);
+    assert_true(level_reaches(&initializer.came, 1));
+    assert_threads("slow_", 1);
+    gate_open(&initializer);
+    assert_ends(f, CF_OK);
+    wait_until_one_sleeps(pool);
+    assert_threads("slow_", 1);
     end_pool(pool);
 }
 
@@ -715,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_stack_sizes),
         cmocka_unit_test(test_a_deep_recursion),
         cmocka_unit_test(test_each_worker_is_initialized_and_finalized_once),
+        cmocka_unit_test(test_a_slow_initializer_starts_no_second),
         cmocka_unit_test(test_a_failing_initializer_breaks_the_pool),
         cmocka_unit_test(test_a_second_initializer_fails),
         cmocka_unit_test(test_a_slow_initializer_holds_up_nobody_else),
