@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <malloc.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 
@@ -445,6 +446,7 @@ static int fork_and_wait(const void *arg, void *result)
     cf_executor *pool = *(cf_executor *const *)arg;
     pid_t pid = fork();
     if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a child that hangs goes with the test */
         bool refused = cf_executor_shutdown(pool, CF_FINISH_PENDING, CF_FOREVER) == CF_OK;
         if (CHILD_MAY_ALLOCATE)
             refused &= cf_submit(pool, do_nothing, NULL, 0, 0, NULL) == CF_SHUTDOWN;
