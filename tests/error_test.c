@@ -31,6 +31,12 @@ static const struct {
     { CF_END, -1, "CF_END" },
 };
 
+static void test_the_version(void **state)
+{
+    (void)state;
+    assert_int_equal(cf_version(), CF_VERSION);
+}
+
 static void test_names(void **state)
 {
     (void)state;
@@ -262,6 +268,7 @@ static void test_options_that_are_too_small(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_version),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_what_is_no_status),
         cmocka_unit_test(test_a_plain_error_for_each),

@@ -865,6 +865,12 @@ static void *submit_on_thread(void *data)
     return NULL;
 }
 
+static bool give_up(void *data, bool signalled)
+{
+    (void)data, (void)signalled;
+    return false;
+}
+
 static void let_submit_end(void *data)
 {
     (void)data;
@@ -885,6 +891,10 @@ static void test_shutdown_waits_for_submits(void **unused)
     assert_int_equal(provider.shutdowns, 0);
     assert_int_equal(cf_submit(ex, count_run, NULL, 0, 0, NULL), CF_SHUTDOWN); /* closed by now */
 
+    const cf_wait_hooks impatient = { .size = sizeof impatient, .after = give_up };
+    cf_set_wait_hooks(&impatient);
+    assert_int_equal(cf_executor_shutdown(ex, CF_FINISH_PENDING, CF_MS(1)), CF_INTERRUPTED);
+    assert_int_equal(provider.shutdowns, 0);
     const cf_wait_hooks hooks = { .size = sizeof hooks, .before = let_submit_end };
     cf_set_wait_hooks(&hooks); /* the submit ends when the shutdown goes to sleep */
     assert_int_equal(cf_executor_shutdown(ex, CF_FINISH_PENDING, CF_FOREVER), CF_OK);
