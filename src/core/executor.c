@@ -14,6 +14,7 @@
 #include "../base/futex.h"
 #include "../base/thread.h"
 #include "future.h"
+#include "mapped.h"
 #include "self.h"
 #include "wait.h"
 
@@ -29,12 +30,14 @@ static void before_fork(void)
 {
     cfi_wait_graph_lock();
     cfi_futures_lock_all();
+    cfi_mapped_lock();
     cfi_blocks_lock_all();
 }
 
 static void after_fork(void)
 {
     cfi_blocks_unlock_all();
+    cfi_mapped_unlock();
     cfi_futures_unlock_all();
     cfi_wait_graph_unlock();
 }
@@ -265,7 +268,9 @@ static inline cf_status submit(cf_executor *ex, const cf_task *task, cf_future *
     bool extra = task->arg_destroy || task->result_destroy || task->run_limit_ns ||
                  task->priority || !ex->pool;
     enum cfi_kind kind = task->fn ? CFI_KIND_FN : CFI_KIND_BYTES;
-    return submit_made(ex, cfi_future_make(kind, task, extra, ex->ops.room), ret);
+    cf_future *f = ex->pool && ex->pool->remote ? ex->pool->remote->make(ex->self, kind, task)
+                                                : cfi_future_make(kind, task, extra, ex->ops.room);
+    return submit_made(ex, f, ret);
 }
 
 cf_status cf_submit(cf_executor *executor, cf_fn *fn, const void *arg, size_t arg_size,

@@ -11,9 +11,12 @@
 #include "../base/atomics.h"
 #include "../base/lock.h"
 
+#include "future.h"
+
 #include <cfutures/provider.h>
 
 struct cfi_self;
+struct cfi_map_work;
 
 /* What the core asks a pool of the library's own.  The first four are the wait graph's, which calls them
  * under its lock. */
@@ -23,7 +26,27 @@ struct cfi_pool_ops {
         void *self); /* may a pending task be begun by one that is not in a wait? */
     unsigned (*worker_count)(void *self); /* 0 for an executor that maps should not split for */
     struct cfi_self *(*worker)(void *self, unsigned number); /* NULL: not there */
-    void (*abandon)(void *self); /* in a forked child: gives back what the workers held */
+    void (*abandon)(void *self);         /* in a forked child: gives back what the workers held */
+    const struct cfi_remote_ops *remote; /* NULL: its tasks run in this process */
+};
+
+/* And one whose tasks run elsewhere; its futures are CFI_REMOTE and counted.  The state of a future here
+ * lags behind its task's: PENDING may mean that it runs or is done there. */
+struct cfi_remote_ops {
+    cf_future *(*make)(void *self, enum cfi_kind kind, const cf_task *task);
+    /* cf_map and its kin, arguments checked. */
+    cf_status (*map)(void *self, const struct cfi_map_work *work, int64_t timeout_ns);
+    /* Brings the state of an unsettled future up to date if that needs no waiting; may settle it. */
+    void (*look)(void *self, cf_future *f);
+    /* PENDING -> CANCELLED, if it has not begun there either. */
+    bool (*cancel)(void *self, cf_future *f);
+    /* Sleeps until there may be something new about the future, WAITED is set; false: the caller shall
+     * sleep on the future's word. */
+    bool (*attend)(void *self, cf_future *f, int64_t deadline, enum cfi_woken *ret);
+    /* The future has got its first waiter or watcher: it is to be settled without being asked for. */
+    void (*expect)(void *self, cf_future *f);
+    /* Has the callbacks run on the executor's own thread: settling must not wait for them. */
+    void (*call_back)(void *self, cf_future *f, struct cfi_watcher *callbacks);
 };
 
 struct cf_executor {

@@ -230,9 +230,19 @@ static bool set_flag(cf_future *f, uint32_t flag)
     return false;
 }
 
+/* The first that waits for it or watches it. */
+static void expect(cf_future *f)
+{
+    if (CFI_UNLIKELY(f->flags & CFI_REMOTE))
+        f->executor->pool->remote->expect(f->executor->self, f);
+}
+
 bool cfi_future_announce_wait(cf_future *f)
 {
-    return set_flag(f, CFI_WAITED);
+    bool added = set_flag(f, CFI_WAITED);
+    if (added)
+        expect(f);
+    return added;
 }
 
 bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher)
@@ -247,6 +257,8 @@ bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher)
         f->watchers = watcher;
     }
     cfi_unlock(lock);
+    if (added)
+        expect(f);
     return added;
 }
 
@@ -285,7 +297,7 @@ static struct cfi_watcher *notify_sets(cf_future *f, bool failed)
     return callbacks;
 }
 
-static void run_callbacks(cf_future *f, struct cfi_watcher *callbacks)
+void cfi_future_run_callbacks(cf_future *f, struct cfi_watcher *callbacks)
 {
     cfi_this.callbacks++;
     while (callbacks) {
@@ -327,13 +339,12 @@ void cfi_futures_unlock_all(void)
 
 /* ---- settling ---- */
 
-/* The final state is out and somebody may be waiting: wake, notify, call back. */
-static void announce(cf_future *f, uint64_t word, bool failed)
+/* The final state is out and somebody may be waiting: wake, notify; returns the callbacks. */
+static struct cfi_watcher *announce(cf_future *f, uint64_t word, bool failed)
 {
     if (word & CFI_WAITED)
         cfi_futex_wake(cfi_low_half(&f->word), INT_MAX);
-    if (word & CFI_WATCHED)
-        run_callbacks(f, notify_sets(f, failed));
+    return word & CFI_WATCHED ? notify_sets(f, failed) : NULL;
 }
 
 static CFI_COLD void settle_watched(cf_future *f, uint32_t final)
@@ -341,7 +352,11 @@ static CFI_COLD void settle_watched(cf_future *f, uint32_t final)
     uint64_t word = cfi_load_relaxed(&f->word);
     while (!cfi_cas_acq_rel(&f->word, &word, (word & ~(uint64_t)CFI_STATE) | final))
         ;
-    announce(f, word, final == CFI_DONE_FAILED);
+    struct cfi_watcher *callbacks = announce(f, word, final == CFI_DONE_FAILED);
+    if (callbacks && f->flags & CFI_REMOTE)
+        f->executor->pool->remote->call_back(f->executor->self, f, callbacks);
+    else
+        cfi_future_run_callbacks(f, callbacks);
     cfi_future_drop(f);
 }
 
@@ -368,7 +383,7 @@ void cfi_future_destroy_arg(cf_future *f)
     void (*arg_destroy)(void *arg) = cfi_future_extra(f)->arg_destroy;
     cfi_future_extra(f)->arg_destroy = NULL;
     if (arg_destroy)
-        arg_destroy(cfi_future_arg(f));
+        arg_destroy((void *)(uintptr_t)cfi_future_extra(f)->task.arg);
 }
 
 /* ---- asking and cancelling ---- */
@@ -378,6 +393,17 @@ static uint32_t state_of(const cf_future *f)
     return f ? cfi_state(cfi_load_acquire(&((cf_future *)(uintptr_t)f)->word)) : CFI_PENDING;
 }
 
+/* After a look at where the task runs. */
+static uint32_t state_now(const cf_future *future)
+{
+    uint32_t state = state_of(future);
+    if (CFI_LIKELY(state & CFI_FINAL || !future || !(future->flags & CFI_REMOTE)))
+        return state;
+    cf_future *f = (cf_future *)(uintptr_t)future;
+    f->executor->pool->remote->look(f->executor->self, f);
+    return state_of(f);
+}
+
 bool cf_future_cancelled(const cf_future *future)
 {
     return state_of(future) == CFI_DONE_CANCELLED;
@@ -385,30 +411,45 @@ bool cf_future_cancelled(const cf_future *future)
 
 bool cf_future_running(const cf_future *future)
 {
-    uint32_t state = state_of(future);
+    uint32_t state = state_now(future);
     return state == CFI_RUNNING || state == CFI_SETTLING;
 }
 
 bool cf_future_done(const cf_future *future)
 {
-    return state_of(future) & CFI_FINAL;
+    return state_now(future) & CFI_FINAL;
+}
+
+/* PENDING -> CANCELLED; *ret is the word before. */
+static bool cancel_pending(cf_future *f, uint64_t *ret)
+{
+    *ret = cfi_load_acquire(&f->word);
+    if (f->flags & CFI_REMOTE) {
+        bool cancelled = cfi_state(*ret) == CFI_PENDING &&
+                         f->executor->pool->remote->cancel(f->executor->self, f);
+        *ret = cfi_load_acquire(&f->word);
+        return cancelled;
+    }
+    while (cfi_state(*ret) == CFI_PENDING) {
+        if (cfi_cas_acq_rel(&f->word, ret, *ret | CFI_DONE_CANCELLED))
+            return true;
+    }
+    return false;
 }
 
 bool cf_future_cancel(cf_future *future)
 {
     if (!future)
         return false;
-    uint64_t word = cfi_load_acquire(&future->word);
-    while (cfi_state(word) == CFI_PENDING) {
-        if (!cfi_cas_acq_rel(&future->word, &word, word | CFI_DONE_CANCELLED))
-            continue;
-        cfi_future_destroy_arg(future);
-        if (future->flags & CFI_NOTIFIES)
-            future->executor->ops.cancelled(future->executor->self, future);
-        announce(future, word, false); /* to FIRST_EXCEPTION a cancel is no failure */
-        return true;
-    }
-    return cfi_state(word) == CFI_DONE_CANCELLED;
+    uint64_t word;
+    if (!cancel_pending(future, &word))
+        return cfi_state(word) == CFI_DONE_CANCELLED;
+    cfi_future_destroy_arg(future);
+    if (future->flags & CFI_NOTIFIES)
+        future->executor->ops.cancelled(future->executor->self, future);
+    /* To FIRST_EXCEPTION a cancel is no failure. */
+    cfi_future_run_callbacks(future, announce(future, word, false));
+    return true;
 }
 
 bool cf_future_stop(cf_future *future, int64_t grace_ns)

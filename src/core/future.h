@@ -35,6 +35,7 @@
 #define CFI_CORE_FUTURE_H
 
 #include "../base/atomics.h"
+#include "../base/futex.h"
 #include "error.h"
 
 #include <cfutures/provider.h>
@@ -59,12 +60,13 @@ enum cfi_kind { CFI_KIND_FN, CFI_KIND_BYTES, CFI_KIND_PROMISE };
 
 /* Flags do not change once the future is submitted. */
 enum {
-    CFI_HAS_EXTRA = 1, /* a struct cfi_extra lies before the argument */
-    CFI_BIG = 2,       /* the sizes lie at the tail                   */
-    CFI_COUNTED = 4,   /* holds a reference on its executor           */
-    CFI_SETTABLE = 8,  /* a provider's: may be settled from outside   */
-    CFI_NOTIFIES = 16, /* its executor wants to hear of a cancel      */
-    CFI_NEAR_SLOT = 32 /* the result lies at the tail                 */
+    CFI_HAS_EXTRA = 1,  /* a struct cfi_extra lies before the argument */
+    CFI_BIG = 2,        /* the sizes lie at the tail                   */
+    CFI_COUNTED = 4,    /* holds a reference on its executor           */
+    CFI_SETTABLE = 8,   /* a provider's: may be settled from outside   */
+    CFI_NOTIFIES = 16,  /* its executor wants to hear of a cancel      */
+    CFI_NEAR_SLOT = 32, /* the result lies at the tail                 */
+    CFI_REMOTE = 64     /* its task runs in another process: struct cfi_remote_ops */
 };
 
 /* A callback or a member of a wait set: what hears of the end. */
@@ -203,6 +205,9 @@ void cfi_future_succeed(cf_future *f);
 
 /* Publishes a final state and gives a reference back.  What the state stands for is in place. */
 void cfi_future_settle(cf_future *f, uint32_t final);
+
+/* Runs callbacks that were taken off, on this thread; the future is kept by the caller. */
+void cfi_future_run_callbacks(cf_future *f, struct cfi_watcher *callbacks);
 
 /* Calls arg_destroy if that is still to be done. */
 void cfi_future_destroy_arg(cf_future *f);

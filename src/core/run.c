@@ -19,9 +19,14 @@ static bool was_asked_to_stop(cf_future *f)
     return f->flags & CFI_HAS_EXTRA && cfi_deadline_passed(cfi_future_extra(f)->stop_at);
 }
 
+bool (*cfi_stop_asked)(void);
+
 bool cf_stop_requested(void)
 {
-    return cfi_this.frame && cfi_this.frame->future && was_asked_to_stop(cfi_this.frame->future);
+    const struct cfi_frame *frame = cfi_this.frame;
+    if (frame && frame->future)
+        return was_asked_to_stop(frame->future);
+    return frame && cfi_stop_asked && cfi_stop_asked();
 }
 
 /* ---- failing ---- */

@@ -51,6 +51,10 @@ struct cfi_self {
 
 extern _Thread_local struct cfi_self cfi_this;
 
+/* In a worker process: is the task there asked to stop?  For frames without a future.  NULL: there is
+ * nobody who could ask. */
+extern bool (*cfi_stop_asked)(void);
+
 /* Puts a frame on top of the thread's frames, and takes it off again. */
 static inline void cfi_frame_push(struct cfi_frame *frame, cf_future *future)
 {

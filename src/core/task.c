@@ -2,12 +2,56 @@
 /* What a task function may call: its bytes, its error. */
 #define _POSIX_C_SOURCE 200809L
 #include "error.h"
+#include "mapped.h"
 #include "self.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* Frees data that is not malloc's; false: it is. */
+static bool free_mapped(void *data)
+{
+    if (!cfi_may_be_mapped(data))
+        return false;
+    return (cfi_bytes_memory && cfi_bytes_memory->free(data)) || cfi_mapped_free(data);
+}
+
+/* From one kind of memory to another. */
+static void *move_to_new(const cf_bytes *bytes, size_t size)
+{
+    void *data = NULL;
+    if (cfi_bytes_memory && size >= cfi_bytes_memory->from)
+        data = cfi_bytes_memory->resize(NULL, size);
+    if (!data)
+        data = malloc(size);
+    if (!data || !bytes->data)
+        return data;
+    memcpy(data, bytes->data, size < bytes->size ? size : bytes->size);
+    if (!free_mapped(bytes->data))
+        free(bytes->data);
+    return data;
+}
+
+static bool is_in_a_source(const void *data)
+{
+    return cfi_bytes_memory && cfi_may_be_mapped(data);
+}
+
+static void *resize(const cf_bytes *bytes, size_t size)
+{
+    if (is_in_a_source(bytes->data)) {
+        void *data = cfi_bytes_memory->resize(bytes->data, size);
+        if (data)
+            return data;
+    }
+    bool wants_source = cfi_bytes_memory && size >= cfi_bytes_memory->from;
+    if (CFI_UNLIKELY(wants_source ||
+                     (cfi_may_be_mapped(bytes->data) && cfi_is_mapped(bytes->data))))
+        return move_to_new(bytes, size);
+    return realloc(bytes->data, size);
+}
 
 cf_status cf_bytes_resize(cf_bytes *bytes, size_t size)
 {
@@ -17,7 +61,7 @@ cf_status cf_bytes_resize(cf_bytes *bytes, size_t size)
         cf_bytes_free(bytes);
         return CF_OK;
     }
-    void *data = realloc(bytes->data, size);
+    void *data = resize(bytes, size);
     if (!data)
         return cfi_fail(CF_NOMEM, "cf_bytes_resize: out of memory for %zu bytes", size);
     *bytes = (cf_bytes){ data, size };
@@ -28,7 +72,8 @@ void cf_bytes_free(cf_bytes *bytes)
 {
     if (!bytes)
         return;
-    free(bytes->data);
+    if (CFI_LIKELY(!free_mapped(bytes->data)))
+        free(bytes->data);
     *bytes = (cf_bytes){ NULL, 0 };
 }
 

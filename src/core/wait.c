@@ -149,6 +149,8 @@ static bool spin(cf_future *f, int64_t deadline)
     for (int i = 0; i <= cfi_spins; i++) {
         if (cfi_future_is_done(f))
             return true;
+        if (CFI_UNLIKELY(f->flags & CFI_REMOTE))
+            f->executor->pool->remote->look(f->executor->self, f);
         if (!helps || !cfi_wait_help(f))
             cfi_pause();
         else if (cfi_deadline_passed(deadline))
@@ -165,7 +167,10 @@ static cf_status sleep_until_done(cf_future *f, int64_t deadline)
         uint64_t word = cfi_load_acquire(&f->word); /* pairs with the swap that settles */
         if (cfi_is_final(word))
             break;
-        enum cfi_woken woken = cfi_sleep(cfi_low_half(&f->word), (uint32_t)word, deadline);
+        enum cfi_woken woken = CFI_WOKEN;
+        if (CFI_LIKELY(!(f->flags & CFI_REMOTE)) ||
+            !f->executor->pool->remote->attend(f->executor->self, f, deadline, &woken))
+            woken = cfi_sleep(cfi_low_half(&f->word), (uint32_t)word, deadline);
         if (woken != CFI_WOKEN && !cfi_future_is_done(f))
             return woken == CFI_TIMED_OUT ? timed_out() : cfi_fail_woken(woken, "");
     }
@@ -177,7 +182,7 @@ cf_status cfi_await(cf_future *f, int64_t timeout_ns)
     if (f->generation != cfi_generation())
         return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
     if (timeout_ns <= 0)
-        return timed_out();
+        return cf_future_done(f) ? CF_OK : timed_out();
     int64_t deadline = cfi_deadline(timeout_ns);
     if (spin(f, deadline))
         return CF_OK;

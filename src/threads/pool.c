@@ -496,7 +496,7 @@ static const cf_executor_ops bounded_ops = { .size = sizeof(cf_executor_ops),
                                              .shutdown = pool_shutdown,
                                              .destroy = pool_destroy };
 static const struct cfi_pool_ops pool_ops = { pool_runner, pool_has_free_worker, pool_worker_count,
-                                              pool_worker, pool_abandon };
+                                              pool_worker, pool_abandon,         NULL };
 
 static cf_status check_options(const cf_thread_pool_options *o)
 {
