@@ -1,23 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The CPU count against made-up machines: each case is a directory with the files of /proc and /sys
- * that matter, as such a machine shows them. */
+/* The CPU count on made-up machines: each case is the files that such a machine shows. */
 #define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
-#include <ftw.h>
-#include <limits.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "made_up.h"
 
-#include <cmocka.h>
+#include <sched.h>
 
 #include "base/cpus.h"
 
@@ -50,48 +36,10 @@ static void machine_of(int cpus, size_t largest)
     fake_error = 0;
 }
 
-/* ---- a made-up tree of files ---- */
-
-struct file {
-    const char *path, *text;
-};
-
-static char root[] = "/tmp/cpus_test.XXXXXX";
-
-static void put(const struct file *file)
+static int make_machine(void **state)
 {
-    char path[PATH_MAX];
-    int length = snprintf(path, sizeof path, "%s/%s", root, file->path);
-    assert_in_range(length, 1, sizeof path - 1);
-    for (char *slash = path + strlen(root) + 1; (slash = strchr(slash, '/')); slash++) {
-        *slash = '\0';
-        assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
-        *slash = '/';
-    }
-    FILE *out = fopen(path, "w");
-    assert_non_null(out);
-    assert_true(fputs(file->text, out) >= 0);
-    assert_int_equal(fclose(out), 0);
-}
-
-static int remove_one(const char *path, const struct stat *s, int type, struct FTW *ftw)
-{
-    (void)s, (void)type, (void)ftw;
-    return remove(path);
-}
-
-static int make_root(void **state)
-{
-    (void)state;
-    strcpy(root + sizeof root - 7, "XXXXXX");
     machine_of(4, 1024);
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int remove_root(void **state)
-{
-    (void)state;
-    return nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    return make_root(state);
 }
 
 /* ---- quotas ---- */
@@ -402,17 +350,6 @@ static void test_affinity_fails(void **state)
     count_is("1 100000\n", 1);
 }
 
-static unsigned open_descriptors(void)
-{
-    unsigned count = 0;
-    DIR *directory = opendir("/proc/self/fd");
-    assert_non_null(directory);
-    while (readdir(directory))
-        count++;
-    (void)closedir(directory);
-    return count;
-}
-
 static void test_no_descriptor_is_left(void **state)
 {
     (void)state;
@@ -428,14 +365,14 @@ static void test_this_machine(void **state)
     assert_in_range(cfi_cpu_count(), 1, 2);
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, make_root, remove_root)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, make_machine, remove_root)
 
 int main(void)
 {
     enum { CASES = sizeof cases / sizeof cases[0] };
     struct CMUnitTest quotas[CASES];
     for (size_t i = 0; i < CASES; i++)
-        quotas[i] = (struct CMUnitTest){ cases[i].name, test_quota, make_root, remove_root,
+        quotas[i] = (struct CMUnitTest){ cases[i].name, test_quota, make_machine, remove_root,
                                          (void *)(uintptr_t)&cases[i] };
     const struct CMUnitTest counts[] = {
         TEST(test_path_too_long),  TEST(test_count),        TEST(test_large_machines),
