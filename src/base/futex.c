@@ -19,18 +19,29 @@ void cfi_schedule_futex_wake(cfi_u32 *word, int count);
 
 static _Thread_local const struct cfi_sleep_hooks *hooks;
 
+/* `operation`: with or without FUTEX_PRIVATE_FLAG. */
+static int system_wait(cfi_u32 *word, int operation, uint32_t expected, int64_t deadline)
+{
+    struct timespec t = { .tv_sec = (time_t)(deadline / 1000000000),
+                          .tv_nsec = (long)(deadline % 1000000000) };
+    long rc = syscall(SYS_futex, word, operation, expected, deadline == CFI_NEVER ? NULL : &t, NULL,
+                      FUTEX_BITSET_MATCH_ANY);
+    return rc == 0 ? 0 : errno;
+}
+
 static int futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
 {
 #ifdef CFI_SCHEDULE
     return cfi_schedule_futex_wait(word, expected, deadline);
 #else
-    struct timespec t = { .tv_sec = (time_t)(deadline / 1000000000),
-                          .tv_nsec = (long)(deadline % 1000000000) };
     /* WAIT_BITSET takes an absolute time of CLOCK_MONOTONIC; plain WAIT a relative one. */
-    long rc = syscall(SYS_futex, word, FUTEX_WAIT_BITSET_PRIVATE, expected,
-                      deadline == CFI_NEVER ? NULL : &t, NULL, FUTEX_BITSET_MATCH_ANY);
-    return rc == 0 ? 0 : errno;
+    return system_wait(word, FUTEX_WAIT_BITSET_PRIVATE, expected, deadline);
 #endif
+}
+
+static enum cfi_woken woken_by(int error)
+{
+    return error == ETIMEDOUT ? CFI_TIMED_OUT : error == EINTR ? CFI_SIGNALLED : CFI_WOKEN;
 }
 
 enum cfi_woken cfi_futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
@@ -38,7 +49,14 @@ enum cfi_woken cfi_futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline
     int saved = errno;
     int error = futex_wait(word, expected, deadline);
     errno = saved;
-    return error == ETIMEDOUT ? CFI_TIMED_OUT : error == EINTR ? CFI_SIGNALLED : CFI_WOKEN;
+    return woken_by(error);
+}
+
+static void system_wake(cfi_u32 *word, int operation, int count)
+{
+    int saved = errno;
+    (void)syscall(SYS_futex, word, operation, count, NULL, NULL, 0);
+    errno = saved;
 }
 
 void cfi_futex_wake(cfi_u32 *word, int count)
@@ -46,10 +64,21 @@ void cfi_futex_wake(cfi_u32 *word, int count)
 #ifdef CFI_SCHEDULE
     cfi_schedule_futex_wake(word, count);
 #else
-    int saved = errno;
-    (void)syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
-    errno = saved;
+    system_wake(word, FUTEX_WAKE_PRIVATE, count);
 #endif
+}
+
+static enum cfi_woken shared_futex_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+    int saved = errno;
+    int error = system_wait(word, FUTEX_WAIT_BITSET, expected, deadline);
+    errno = saved;
+    return woken_by(error);
+}
+
+void cfi_shared_wake(cfi_u32 *word, int count)
+{
+    system_wake(word, FUTEX_WAKE, count);
 }
 
 const struct cfi_sleep_hooks **cfi_sleep_hooks(void)
@@ -57,16 +86,27 @@ const struct cfi_sleep_hooks **cfi_sleep_hooks(void)
     return &hooks;
 }
 
-enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline)
+static enum cfi_woken sleep_between_hooks(enum cfi_woken (*wait)(cfi_u32 *, uint32_t, int64_t),
+                                          cfi_u32 *word, uint32_t expected, int64_t deadline)
 {
     const struct cfi_sleep_hooks *h = hooks;
     if (h && h->before)
         h->before(h->data);
-    enum cfi_woken woken = cfi_futex_wait(word, expected, deadline);
+    enum cfi_woken woken = wait(word, expected, deadline);
     bool go_on = true;
     if (h && h->after)
         go_on = h->after(h->data, woken == CFI_SIGNALLED);
     if (!go_on)
         return CFI_SIGNALLED;
     return woken == CFI_SIGNALLED ? CFI_WOKEN : woken;
+}
+
+enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+    return sleep_between_hooks(cfi_futex_wait, word, expected, deadline);
+}
+
+enum cfi_woken cfi_shared_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
+{
+    return sleep_between_hooks(shared_futex_wait, word, expected, deadline);
 }
