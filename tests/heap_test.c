@@ -3,7 +3,7 @@
 #define _GNU_SOURCE
 #include "support.h"
 
-#include "threads/heap.h"
+#include "core/heap.h"
 
 enum { MANY = 2000 };
 static char things[MANY];

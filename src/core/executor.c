@@ -268,9 +268,12 @@ static inline cf_status submit(cf_executor *ex, const cf_task *task, cf_future *
     bool extra = task->arg_destroy || task->result_destroy || task->run_limit_ns ||
                  task->priority || !ex->pool;
     enum cfi_kind kind = task->fn ? CFI_KIND_FN : CFI_KIND_BYTES;
-    cf_future *f = ex->pool && ex->pool->remote ? ex->pool->remote->make(ex->self, kind, task)
-                                                : cfi_future_make(kind, task, extra, ex->ops.room);
-    return submit_made(ex, f, ret);
+    if (ex->pool && ex->pool->remote) {
+        cf_future *f;
+        cf_status s = ex->pool->remote->make(ex->self, kind, task, &f);
+        return s == CF_OK ? submit_made(ex, f, ret) : s;
+    }
+    return submit_made(ex, cfi_future_make(kind, task, extra, ex->ops.room), ret);
 }
 
 cf_status cf_submit(cf_executor *executor, cf_fn *fn, const void *arg, size_t arg_size,

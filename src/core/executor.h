@@ -33,17 +33,17 @@ struct cfi_pool_ops {
 /* And one whose tasks run elsewhere; its futures are CFI_REMOTE and counted.  The state of a future here
  * lags behind its task's: PENDING may mean that it runs or is done there. */
 struct cfi_remote_ops {
-    cf_future *(*make)(void *self, enum cfi_kind kind, const cf_task *task);
+    cf_status (*make)(void *self, enum cfi_kind kind, const cf_task *task, cf_future **ret);
     /* cf_map and its kin, arguments checked. */
     cf_status (*map)(void *self, const struct cfi_map_work *work, int64_t timeout_ns);
     /* Brings the state of an unsettled future up to date if that needs no waiting; may settle it. */
     void (*look)(void *self, cf_future *f);
     /* PENDING -> CANCELLED, if it has not begun there either. */
     bool (*cancel)(void *self, cf_future *f);
-    /* Sleeps until there may be something new about the future, WAITED is set; false: the caller shall
-     * sleep on the future's word. */
+    /* Sleeps until there may be something new about the future; false: the caller shall sleep on
+     * its word (WAITED is set), and will be woken. */
     bool (*attend)(void *self, cf_future *f, int64_t deadline, enum cfi_woken *ret);
-    /* The future has got its first waiter or watcher: it is to be settled without being asked for. */
+    /* The future has got a watcher: it is to be settled without being asked for. */
     void (*expect)(void *self, cf_future *f);
     /* Has the callbacks run on the executor's own thread: settling must not wait for them. */
     void (*call_back)(void *self, cf_future *f, struct cfi_watcher *callbacks);

@@ -230,19 +230,9 @@ static bool set_flag(cf_future *f, uint32_t flag)
     return false;
 }
 
-/* The first that waits for it or watches it. */
-static void expect(cf_future *f)
-{
-    if (CFI_UNLIKELY(f->flags & CFI_REMOTE))
-        f->executor->pool->remote->expect(f->executor->self, f);
-}
-
 bool cfi_future_announce_wait(cf_future *f)
 {
-    bool added = set_flag(f, CFI_WAITED);
-    if (added)
-        expect(f);
-    return added;
+    return set_flag(f, CFI_WAITED);
 }
 
 bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher)
@@ -257,8 +247,8 @@ bool cfi_future_watch(cf_future *f, struct cfi_watcher *watcher)
         f->watchers = watcher;
     }
     cfi_unlock(lock);
-    if (added)
-        expect(f);
+    if (CFI_UNLIKELY(added && f->flags & CFI_REMOTE))
+        f->executor->pool->remote->expect(f->executor->self, f);
     return added;
 }
 

@@ -59,7 +59,7 @@ struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code)
     return ending;
 }
 
-static const char *text_of(const struct cfi_ending *ending)
+const char *cfi_map_text(const struct cfi_ending *ending)
 {
     if (ending->text)
         return ending->text;
@@ -75,7 +75,7 @@ cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index)
     const cf_error error = { .size = sizeof error,
                              .status = ending->status,
                              .code = ending->code,
-                             .message = text_of(ending),
+                             .message = cfi_map_text(ending),
                              .index = index,
                              .exit_code = -1 };
     return cfi_fail_with(&error);
@@ -83,29 +83,11 @@ cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index)
 
 /* ---- the job ---- */
 
-struct job;
-
-/* What is to be done.  For a range `args` is the context, and arg_size the size of all of it. */
-struct work {
-    const char *name, *args_name; /* for messages */
-    /* Does the elements begin..end-1; returns how far it came. */
-    size_t (*run)(struct job *job, struct cfi_frame *frame, size_t begin, size_t end);
-    void *(*copy_args)(const struct work *work); /* malloc'ed; NULL: out of memory */
-    union {
-        cf_fn *fn;
-        cf_bytes_fn *bytes_fn;
-        cf_range_fn *range_fn;
-    } call;
-    const void *args;
-    void *results;
-    size_t count, arg_size, result_size;
-};
-
 struct job {
     _Alignas(CFI_CACHE_LINE) cfi_size next; /* the first element that nobody has taken */
     /* Read at every element, so not on the line of `next`: */
     _Alignas(CFI_CACHE_LINE) cfi_bool stop;
-    struct work work;
+    struct cfi_map_work work;
     size_t workers;
     /* Touched once by each runner: */
     _Alignas(CFI_CACHE_LINE) cfi_u32 references;
@@ -121,6 +103,14 @@ struct job {
     size_t submitted;
     cf_future *runners[];
 };
+
+/* What depends on the kind of work. */
+struct way {
+    /* Does the elements begin..end-1; returns how far it came. */
+    size_t (*run)(struct job *job, struct cfi_frame *frame, size_t begin, size_t end);
+    void *(*copy_args)(const struct cfi_map_work *work); /* malloc'ed; NULL: out of memory */
+};
+static const struct way ways[CFI_MAP_RANGE + 1];
 
 static void free_own_results(struct job *job);
 
@@ -145,9 +135,9 @@ static void let_go(void *arg)
 
 static bool copy_arrays(struct job *job)
 {
-    struct work *w = &job->work;
+    struct cfi_map_work *w = &job->work;
     if (w->arg_size) {
-        w->args = job->own_args = w->copy_args(w);
+        w->args = job->own_args = ways[w->kind].copy_args(w);
         if (!w->args)
             return false;
     }
@@ -160,7 +150,7 @@ static bool copy_arrays(struct job *job)
     return true;
 }
 
-static struct job *job_new(size_t workers, const struct work *work, bool copies)
+static struct job *job_new(size_t workers, const struct cfi_map_work *work, bool copies)
 {
     size_t size = sizeof(struct job) + workers * sizeof(cf_future *);
     size = (size + CFI_CACHE_LINE - 1) / CFI_CACHE_LINE * CFI_CACHE_LINE;
@@ -216,7 +206,7 @@ static inline bool succeeded(struct job *job, struct cfi_frame *frame, size_t i,
 /* Addresses are numbers here, since with size 0 there may be no array to point into. */
 static size_t run_elements(struct job *job, struct cfi_frame *frame, size_t begin, size_t end)
 {
-    const struct work *w = &job->work;
+    const struct cfi_map_work *w = &job->work;
     uintptr_t arg = (uintptr_t)w->args + begin * w->arg_size;
     uintptr_t result = (uintptr_t)w->results + begin * w->result_size;
     for (size_t i = begin; i < end; i++) {
@@ -249,7 +239,7 @@ static size_t run_bytes(struct job *job, struct cfi_frame *frame, size_t begin, 
 
 static size_t run_range(struct job *job, struct cfi_frame *frame, size_t begin, size_t end)
 {
-    const struct work *w = &job->work;
+    const struct cfi_map_work *w = &job->work;
     void *results = w->results ? (char *)w->results + begin * w->result_size : NULL;
     int code = w->call.range_fn(w->args, begin, end, results);
     return succeeded(job, frame, begin, code) ? end : begin;
@@ -284,7 +274,7 @@ static int run_job(const void *arg, void *unused)
     size_t size = 1, done = 0, begin, end;
     int64_t start = cfi_now();
     while ((size = take(job, size, &begin))) {
-        end = job->work.run(job, &frame, begin, begin + size);
+        end = ways[job->work.kind].run(job, &frame, begin, begin + size);
         done += end - begin;
         if (end < begin + size)
             break;
@@ -364,7 +354,8 @@ static cf_status wait_for_runners(struct job *job, int64_t deadline)
 
 static void free_own_results(struct job *job)
 {
-    for (size_t i = 0; job->own_results && job->work.run == run_bytes && i < job->work.count; i++)
+    bool is_bytes = job->own_results && job->work.kind == CFI_MAP_BYTES;
+    for (size_t i = 0; is_bytes && i < job->work.count; i++)
         cf_bytes_free((cf_bytes *)job->own_results + i);
     free(job->own_results);
 }
@@ -401,7 +392,7 @@ static cf_status report_runners(const struct job *job)
     return cfi_fail_with(cfi_plain_error(CF_CANCELLED));
 }
 
-static cf_status timed_out(const struct work *work)
+cf_status cfi_map_timed_out(const struct cfi_map_work *work)
 {
     return cfi_fail(CF_TIMEOUT, "%s: %zu elements were not done in time", work->name, work->count);
 }
@@ -416,16 +407,18 @@ static cf_status outcome(struct job *job, cf_status waited)
     if (s != CF_OK)
         return s;
     if (waited == CF_TIMEOUT)
-        return timed_out(&job->work);
+        return cfi_map_timed_out(&job->work);
     return cfi_load_relaxed(&job->done) == job->work.count ? CF_OK : report_runners(job);
 }
 
-static cf_status map(cf_executor *ex, const struct work *work, int64_t timeout_ns)
+static cf_status map(cf_executor *ex, const struct cfi_map_work *work, int64_t timeout_ns)
 {
     if (work->count == 0)
         return CF_OK;
     if (timeout_ns <= 0)
-        return timed_out(work);
+        return cfi_map_timed_out(work);
+    if (ex->pool && ex->pool->remote)
+        return ex->pool->remote->map(ex->self, work, timeout_ns);
     int64_t deadline = cfi_deadline(timeout_ns);
     size_t workers = cfi_map_workers(ex);
     struct job *job =
@@ -448,12 +441,12 @@ static void *copy_of(const void *data, size_t size)
     return copy ? memcpy(copy, data, size) : NULL;
 }
 
-static void *copy_elements(const struct work *work)
+static void *copy_elements(const struct cfi_map_work *work)
 {
     return copy_of(work->args, work->count * work->arg_size);
 }
 
-static void *copy_context(const struct work *work)
+static void *copy_context(const struct cfi_map_work *work)
 {
     return copy_of(work->args, work->arg_size);
 }
@@ -470,7 +463,7 @@ static size_t size_with_data(const cf_bytes *args, size_t count)
     return size;
 }
 
-static void *copy_with_data(const struct work *work)
+static void *copy_with_data(const struct cfi_map_work *work)
 {
     const cf_bytes *args = work->args;
     size_t size = size_with_data(args, work->count);
@@ -487,9 +480,13 @@ static void *copy_with_data(const struct work *work)
     return copy;
 }
 
+static const struct way ways[] = { [CFI_MAP_FN] = { run_elements, copy_elements },
+                                   [CFI_MAP_BYTES] = { run_bytes, copy_with_data },
+                                   [CFI_MAP_RANGE] = { run_range, copy_context } };
+
 /* ---- the calls ---- */
 
-static cf_status check_null(const cf_executor *ex, const struct work *work)
+static cf_status check_null(const cf_executor *ex, const struct cfi_map_work *work)
 {
     const char *null = !ex                                                  ? "executor"
                        : !work->call.fn                                     ? "fn"
@@ -499,9 +496,9 @@ static cf_status check_null(const cf_executor *ex, const struct work *work)
     return null ? cfi_fail(CF_INVALID, "%s: %s is NULL", work->name, null) : CF_OK;
 }
 
-static cf_status check_sizes(const struct work *work)
+static cf_status check_sizes(const struct cfi_map_work *work)
 {
-    bool is_array = work->copy_args != copy_context;
+    bool is_array = work->kind != CFI_MAP_RANGE;
     if (!work->result_size && work->results)
         return cfi_fail(CF_INVALID, "%s: results is not NULL, but result_size is 0", work->name);
     if (work->result_size && work->count > SIZE_MAX / work->result_size)
@@ -513,7 +510,7 @@ static cf_status check_sizes(const struct work *work)
     return CF_OK;
 }
 
-static cf_status check(const cf_executor *ex, const struct work *work)
+static cf_status check(const cf_executor *ex, const struct cfi_map_work *work)
 {
     cf_status s = check_null(ex, work);
     return s == CF_OK ? check_sizes(work) : s;
@@ -522,16 +519,15 @@ static cf_status check(const cf_executor *ex, const struct work *work)
 cf_status cf_map(cf_executor *executor, cf_fn *fn, const void *args, size_t count, size_t arg_size,
                  void *results, size_t result_size, int64_t timeout_ns)
 {
-    const struct work work = { .name = "cf_map",
-                               .args_name = "args",
-                               .run = run_elements,
-                               .copy_args = copy_elements,
-                               .call.fn = fn,
-                               .args = args,
-                               .results = results,
-                               .count = count,
-                               .arg_size = arg_size,
-                               .result_size = result_size };
+    const struct cfi_map_work work = { .kind = CFI_MAP_FN,
+                                       .name = "cf_map",
+                                       .args_name = "args",
+                                       .call.fn = fn,
+                                       .args = args,
+                                       .results = results,
+                                       .count = count,
+                                       .arg_size = arg_size,
+                                       .result_size = result_size };
     cf_status s = check(executor, &work);
     return s == CF_OK ? map(executor, &work, timeout_ns) : s;
 }
@@ -549,16 +545,15 @@ static cf_status check_data(const cf_bytes *args, size_t count)
 cf_status cf_map_bytes(cf_executor *executor, cf_bytes_fn *fn, const cf_bytes *args, size_t count,
                        cf_bytes *results, int64_t timeout_ns)
 {
-    const struct work work = { .name = "cf_map_bytes",
-                               .args_name = "args",
-                               .run = run_bytes,
-                               .copy_args = copy_with_data,
-                               .call.bytes_fn = fn,
-                               .args = args,
-                               .results = results,
-                               .count = count,
-                               .arg_size = sizeof *args,
-                               .result_size = sizeof *results };
+    const struct cfi_map_work work = { .kind = CFI_MAP_BYTES,
+                                       .name = "cf_map_bytes",
+                                       .args_name = "args",
+                                       .call.bytes_fn = fn,
+                                       .args = args,
+                                       .results = results,
+                                       .count = count,
+                                       .arg_size = sizeof *args,
+                                       .result_size = sizeof *results };
     cf_status s = check(executor, &work);
     if (s == CF_OK)
         s = check_data(args, count);
@@ -573,16 +568,15 @@ cf_status cf_map_range(cf_executor *executor, cf_range_fn *fn, const void *conte
                        size_t context_size, size_t count, void *results, size_t result_size,
                        int64_t timeout_ns)
 {
-    const struct work work = { .name = "cf_map_range",
-                               .args_name = "context",
-                               .run = run_range,
-                               .copy_args = copy_context,
-                               .call.range_fn = fn,
-                               .args = context,
-                               .results = results,
-                               .count = count,
-                               .arg_size = context_size,
-                               .result_size = result_size };
+    const struct cfi_map_work work = { .kind = CFI_MAP_RANGE,
+                                       .name = "cf_map_range",
+                                       .args_name = "context",
+                                       .call.range_fn = fn,
+                                       .args = context,
+                                       .results = results,
+                                       .count = count,
+                                       .arg_size = context_size,
+                                       .result_size = result_size };
     cf_status s = check(executor, &work);
     return s == CF_OK ? map(executor, &work, timeout_ns) : s;
 }

@@ -8,6 +8,23 @@
 #include "error.h"
 #include "self.h"
 
+enum cfi_map_kind { CFI_MAP_FN, CFI_MAP_BYTES, CFI_MAP_RANGE };
+
+/* What a map over arrays is to do, arguments checked.  For a range `args` is the context, and arg_size
+ * the size of all of it. */
+struct cfi_map_work {
+    enum cfi_map_kind kind;
+    const char *name, *args_name; /* for messages */
+    union {
+        cf_fn *fn;
+        cf_bytes_fn *bytes_fn;
+        cf_range_fn *range_fn;
+    } call;
+    const void *args;
+    void *results;
+    size_t count, arg_size, result_size;
+};
+
 /* How many tasks can run at once on this executor; at least 1. */
 size_t cfi_map_workers(const cf_executor *ex);
 
@@ -37,8 +54,14 @@ struct cfi_ending {
 /* The ending of an element that returned `code`.  Takes over what it raised. */
 struct cfi_ending cfi_map_failed(struct cfi_frame *frame, int code);
 
+/* What it says, or a general text; never NULL. */
+const char *cfi_map_text(const struct cfi_ending *ending);
+
 /* Reports an ending as this thread's last error; returns its status. */
 cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index) CFI_COLD;
+
+/* Reports that the map's time has passed: CF_TIMEOUT. */
+cf_status cfi_map_timed_out(const struct cfi_map_work *work) CFI_COLD;
 
 /* A frame for elements on top of the one of the task that they are in. */
 static inline void cfi_map_push(struct cfi_frame *frame)

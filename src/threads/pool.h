@@ -8,10 +8,10 @@
 #include "../base/thread.h"
 #include "../core/executor.h"
 #include "../core/future.h"
+#include "../core/heap.h"
 #include "../core/self.h"
 #include "batch.h"
 #include "deque.h"
-#include "heap.h"
 #include "idle.h"
 #include "lane.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* Tasks with a priority: a binary heap, highest priority first, first come first served among
  * equals, under a lock of its own (tasks without a priority never come here). */
-#ifndef CFI_THREADS_HEAP_H
-#define CFI_THREADS_HEAP_H
+#ifndef CFI_CORE_HEAP_H
+#define CFI_CORE_HEAP_H
 
 #include "../base/lock.h"
 
