@@ -122,7 +122,9 @@ enum cfi_message_type {
                         data_size, the initializer's data (a memfd)                                */
     CFI_READY, /* worker: it takes tasks now                                                 */
     CFI_UNFIT, /* worker: its initializer failed, with `code` and `text`; it leaves          */
-    CFI_BLOCK  /* either: a block of `size` bytes, `number`; its memfd                       */
+    CFI_BLOCK, /* either: a block of `size` bytes, `number`; its memfd.  If there is one with that
+                  number (a kept one that was given back), this takes its place                  */
+    CFI_BLOCK_GONE /* parent: no slot will name its block `number` any more                      */
 };
 
 struct cfi_message {
