@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# The first C program in README.md compiles without a warning, and prints what the block after it says.
+# Each C program in README.md compiles without a warning, and prints what the block after it says.
 # usage: readme.sh README INCLUDE_DIR STATIC_LIBRARY
 set -eu
 
@@ -8,12 +8,18 @@ readme=$1 include=$2 library=$3
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-awk '/^```/ { if (inside) exit; inside = $0 == "```c"; next } inside' "$readme" >"$scratch/readme.c"
-awk '/^```/ { if (state || $0 == "```c") state++; if (state > 3) exit; next } state == 3' \
-    "$readme" >"$scratch/expected"
+# Writes 1.c and 1.expected, 2.c and 2.expected, ...
+awk -v to="$scratch/" '
+    !/^```/ { if (file) print >file; next }
+    file { file = ""; next }
+    $0 == "```c" { n++; file = to n ".c"; wanted = 1; next }
+    { file = wanted ? to n ".expected" : "/dev/null"; wanted = 0 }' "$readme"
 
-"${CC:-cc}" -std=c11 -Werror -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
-    -Wmissing-prototypes -I"$include" "$scratch/readme.c" "$library" -pthread -o "$scratch/readme"
-"$scratch/readme" >"$scratch/printed"
-diff -u "$scratch/expected" "$scratch/printed"
-cat "$scratch/printed"
+for program in "$scratch"/*.c; do
+    name=${program%.c}
+    "${CC:-cc}" -std=c11 -Werror -Wall -Wextra -Wpedantic -Wconversion -Wshadow -Wstrict-prototypes \
+        -Wmissing-prototypes -I"$include" "$program" "$library" -pthread -o "$name"
+    "$name" >"$name.printed"
+    diff -u "$name.expected" "$name.printed"
+    cat "$name.printed"
+done
