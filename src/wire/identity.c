@@ -25,15 +25,6 @@
 #include <sys/auxv.h>
 #include <sys/stat.h>
 
-/* A static program has no loader, and its linker would warn of dlopen: there it is not linked, and not
- * needed, since all code is the program's.  Where libdl is a library of its own a weak reference would
- * not bring it in. */
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
-#pragma weak dlopen
-#pragma weak dlclose
-#pragma weak dlerror
-#endif
-
 struct image {
     struct cfi_image_name name;
     uintptr_t base;
@@ -284,7 +275,7 @@ static cf_status pin(const struct search *search)
 {
     if (search->is_fixed)
         return CF_OK;
-    if (dlopen && dlopen(search->file, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
+    if (dlopen(search->file, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE))
         return CF_OK;
     return cfi_fail(CF_INVALID, "%s cannot be kept from being unloaded", search->file);
 }
@@ -392,7 +383,7 @@ static bool is_file(const char *path)
 static cf_status load(struct search *search, unsigned *ret_number)
 {
     const char *path = search->name->path;
-    if (!dlopen || path[0] != '/' || !is_file(path))
+    if (path[0] != '/' || !is_file(path))
         return is_not_here(search->name, NULL);
     void *handle = dlopen(path, RTLD_NOW);
     if (!handle)
