@@ -25,6 +25,8 @@ size_t cfi_piece_size(const struct cfi_map_work *work, size_t begin, size_t coun
 void cfi_piece_write(const struct cfi_map_work *work, size_t begin, size_t count, bool is_shared,
                      void *arg);
 
+enum { CFI_PIECE_TEXT = 512 };
+
 /* How it ended. */
 struct cfi_piece_end {
     size_t done;      /* elements that succeeded, the first ones: their results are in the array */
@@ -33,7 +35,7 @@ struct cfi_piece_end {
                          failed; if not all are done the piece was asked to stop */
     int code;
     int pid;
-    char text[512];
+    char text[CFI_PIECE_TEXT];
 };
 
 /* Reads the answer, whose bytes may be hostile, and puts the results into the map's array; those of a
