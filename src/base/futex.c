@@ -106,7 +106,7 @@ enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline)
     return sleep_between_hooks(cfi_futex_wait, word, expected, deadline);
 }
 
-enum cfi_woken cfi_shared_wait(cfi_u32 *word, uint32_t expected, int64_t deadline)
+enum cfi_woken cfi_shared_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline)
 {
     return sleep_between_hooks(shared_futex_wait, word, expected, deadline);
 }

@@ -39,7 +39,7 @@ enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline);
 
 /* The same two for a word in memory that processes share: cfi_sleep and cfi_futex_wake, whoever the
  * sleepers and wakers are. */
-enum cfi_woken cfi_shared_wait(cfi_u32 *word, uint32_t expected, int64_t deadline);
+enum cfi_woken cfi_shared_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline);
 void cfi_shared_wake(cfi_u32 *word, int count);
 
 #endif
