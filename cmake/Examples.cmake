@@ -3,10 +3,11 @@
 # compares what it prints where tests/examples/NN_name.expected says what that must be.  What an example
 # needs besides the library shows in its #include lines; where that is not installed it is left out.
 
-set(example_modules libcurl libmicrohttpd jansson)
+set(example_modules libcurl libmicrohttpd jansson libturbojpeg)
 set(example_libcurl "http_get.h|curl/")
 set(example_libmicrohttpd "http_server.h")
 set(example_jansson "jansson.h")
+set(example_libturbojpeg "image_file.h|turbojpeg.h")
 
 find_package(PkgConfig QUIET)
 if(PkgConfig_FOUND)

@@ -13,20 +13,50 @@ static const char *const users[] = {
     "Edsger Dijkstra", "Grace Hopper", "Katherine Johnson", "Ken Thompson",   "Tony Hoare",
 };
 
-/* The JSON text for a path, or false for one that does not exist. */
-static bool write_page(const char *path, char *text, size_t size)
+static void write_post(FILE *page, unsigned id)
 {
-    unsigned id = 0;
+    fprintf(page, "{\"userId\": %u, \"id\": %u, \"title\": \"Post number %u\"", (id - 1) / 10 + 1,
+            id, id);
+}
+
+/* The ten posts of a user, with some text in each. */
+static void write_posts_of(FILE *page, unsigned user)
+{
+    static const char *const words[] = { "a",   "task",   "is",  "done",  "when",
+                                         "the", "last",   "one", "waits", "for",
+                                         "the", "future", "of",  "all",   "others" };
+    unsigned random = user;
+    for (unsigned i = 1; i <= 10; i++) {
+        fputs(i == 1 ? "[" : ", ", page);
+        write_post(page, (user - 1) * 10 + i);
+        fputs(", \"body\": \"and", page);
+        for (int word = 0; word < 500; word++) {
+            random = random * 1664525 + 1013904223;
+            fprintf(page, " %s", words[(random >> 16) % (sizeof words / sizeof *words)]);
+        }
+        fputs("\"}", page);
+    }
+    fputs("]", page);
+}
+
+/* Writes the JSON text for a path, or returns false for one that does not exist. */
+static bool write_page(FILE *page, const char *path, const char *user)
+{
+    unsigned id = user != NULL ? (unsigned)atoi(user) : 0;
+    if (strcmp(path, "/posts") == 0 && id >= 1 && id <= 10) {
+        write_posts_of(page, id);
+        return true;
+    }
     if (sscanf(path, "/users/%u", &id) == 1 && id >= 1 && id <= 10) {
-        snprintf(text, size, "{\"id\": %u, \"name\": \"%s\"}", id, users[id - 1]);
+        fprintf(page, "{\"id\": %u, \"name\": \"%s\"}", id, users[id - 1]);
         return true;
     }
     if (sscanf(path, "/posts/%u", &id) == 1 && id >= 1 && id <= 100) {
-        snprintf(text, size, "{\"userId\": %u, \"id\": %u, \"title\": \"Post number %u\"}",
-                 (id - 1) / 10 + 1, id, id);
+        write_post(page, id);
+        fputs("}", page);
         return true;
     }
-    snprintf(text, size, "{}");
+    fputs("{}", page);
     return false;
 }
 
@@ -34,12 +64,18 @@ static enum MHD_Result answer(void *data, struct MHD_Connection *connection, con
                               const char *method, const char *version, const char *upload,
                               size_t *upload_size, void **state)
 {
-    char text[128];
+    char *text = NULL;
+    size_t size = 0;
     (void)data, (void)method, (void)version, (void)upload, (void)upload_size, (void)state;
-    unsigned code = write_page(path, text, sizeof text) ? MHD_HTTP_OK : MHD_HTTP_NOT_FOUND;
+    const char *user = MHD_lookup_connection_value(connection, MHD_GET_ARGUMENT_KIND, "userId");
+    FILE *page = open_memstream(&text, &size);
+    if (page == NULL)
+        return MHD_NO;
+    unsigned code = write_page(page, path, user) ? MHD_HTTP_OK : MHD_HTTP_NOT_FOUND;
+    fclose(page);
     sleep_for(answer_delay_ms / 1000.0);
     struct MHD_Response *response =
-        MHD_create_response_from_buffer(strlen(text), text, MHD_RESPMEM_MUST_COPY);
+        MHD_create_response_from_buffer(size, text, MHD_RESPMEM_MUST_FREE);
     enum MHD_Result queued = MHD_queue_response(connection, code, response);
     MHD_destroy_response(response);
     return queued;

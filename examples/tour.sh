@@ -43,7 +43,7 @@ show() {
     count=$((count + 1))
     printf '\n%s%s%s  [examples/%s.c]\n%s\n\n' "$bold" "$2" "$plain" "$1" "$3"
     [ -x "$programs/$1" ] || give_up "there is no $programs/$1; are the examples compiled?
-(Those of pages need libcurl, libmicrohttpd and jansson.)"
+(Those of pages and pictures need libcurl, libmicrohttpd, jansson and libturbojpeg.)"
     {
         # shellcheck disable=SC2086  # no word at all where there is no stdbuf
         timeout -k 5 60 $by_lines "$programs/$1" 2>&1
@@ -58,10 +58,9 @@ seconds() {
     sed -n "s/^$2: \([0-9.]*\) s.*/\1/p" "$work/$1"
 }
 
-# chunk_seconds WORKERS TASKS: the time without chunk_size in the first such row of the table
+# chunk_seconds NAME WORKERS TASKS: the time without chunk_size in the first such row of a table
 chunk_seconds() {
-    awk -v workers="$1" -v tasks="$2" '$1 == workers && $3 == tasks { print $6; exit }' \
-        "$work/20_chunks"
+    awk -v workers="$2" -v tasks="$3" '$1 == workers && $3 == tasks { print $6; exit }' "$work/$1"
 }
 
 # gain WHAT SEQUENTIAL CONCURRENT: one row of the last table
@@ -125,16 +124,38 @@ show 19_tiny_tasks "A hundred multiplications" \
 show 20_chunks "Large and small tasks, with and without chunks" \
     "Ten settings of workers and chunks; in the last column the library chooses the chunks."
 
+chapter "In processes of their own"
+show 23_primes_three_ways "Counting primes three ways" \
+    "One function, called in a loop, on threads and in worker processes: only the executor differs."
+show 24_chunks_by_processes "Chunks once more" \
+    "A task has a way to go to its process; the library lets small ones travel together by itself."
+show 25_contour "Outlines of pictures" \
+    "JPEG files in, JPEG files out, and a line for each once it is done; one of them is damaged."
+show 26_pipeline "A pipeline of three stages" \
+    "Threads download, processes compute, threads save; the files are read back."
+show 27_crash "Crashes" \
+    "A task may take its worker process with it, but nobody else; its future says how it died."
+
 chapter "What running things at the same time has gained"
 printf '\n%-46s %11s %11s %9s\n' "" "one by one" "cfutures" "gain"
 gain "4 pages of 0.2 s, 4 threads" "$(seconds 16_pages Sequential)" "$(seconds 16_pages Concurrent)"
-gain "primes below 2,000,000, 4 threads" "$(seconds 18_primes Sequential)" "$(seconds 18_primes Threads)"
+primes=23_primes_three_ways
+gain "primes below 2,000,000, 4 threads" "$(seconds $primes Sequential)" "$(seconds $primes Threads)"
+gain "primes below 2,000,000, 4 processes" "$(seconds $primes Sequential)" "$(seconds $primes Processes)"
 for by in CF_MAP cf_map_range; do
     gain "10,000,000 squares, $by" "$(seconds 10_ten_million_squares "Serial loop")" \
         "$(seconds 10_ten_million_squares $by)"
 done
-gain "100 large tasks, 1 and 2 threads" "$(chunk_seconds 1 100)" "$(chunk_seconds 2 100)"
-gain "10,000 small tasks, 1 and 2 threads" "$(chunk_seconds 1 10000)" "$(chunk_seconds 2 10000)"
+threads=20_chunks processes=24_chunks_by_processes
+gain "100 large tasks, 1 and 2 threads" "$(chunk_seconds $threads 1 100)" "$(chunk_seconds $threads 2 100)"
+gain "100 large tasks, 1 and 2 processes" "$(chunk_seconds $processes 1 100)" \
+    "$(chunk_seconds $processes 2 100)"
+gain "10,000 small tasks, 1 and 2 threads" "$(chunk_seconds $threads 1 10000)" \
+    "$(chunk_seconds $threads 2 10000)"
+gain "10,000 small tasks, 1 and 2 processes" "$(chunk_seconds $processes 1 10000)" \
+    "$(chunk_seconds $processes 2 10000)"
+gain "25 pictures, a process for each CPU" "$(seconds 25_contour Sequential)" \
+    "$(seconds 25_contour Processes)"
 cat <<END
 
 The times are those printed above.  Work that waits can gain as much as there are threads, work that

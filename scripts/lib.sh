@@ -22,6 +22,7 @@ need_build_tools() {
     need libcurl4-openssl-dev pkg-config --exists libcurl
     need libmicrohttpd-dev pkg-config --exists libmicrohttpd
     need libjansson-dev pkg-config --exists jansson
+    need libturbojpeg0-dev pkg-config --exists libturbojpeg
 }
 
 # Prints what stands before a command that is to run as root; fails where nothing would help.
