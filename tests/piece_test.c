@@ -8,6 +8,18 @@
 #include "core/map.h"
 #include "wire/piece.h"
 
+/* AddressSanitizer would rather end the program than let malloc return NULL. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "allocator_may_return_null=1";
+}
+
 /* ---- the journey ---- */
 
 /* Where it begins and ends, in memory that ends where the bytes do. */
