@@ -15,7 +15,11 @@
  * still be at it when the iterator reads that the future is cancelled.  What both need for longer
  * (the task as the user described it, the measured size) is the plan, which all chunks share.
  *
- * Chunks are used again, so an endless source needs no more memory than its window. */
+ * Chunks are used again, so an endless source needs no more memory than its window.
+ *
+ * Where tasks run in another process a chunk is one item, and its future the item's own: nothing but
+ * bytes can go there, and such an executor does its own batching.  How many items make 100 us then
+ * follows from how fast they are read. */
 #define _POSIX_C_SOURCE 200809L
 #include "../base/clock.h"
 #include "executor.h"
@@ -257,14 +261,17 @@ struct cf_results {
     cf_next_fn *next;
     void *data;
     bool unordered;
+    bool is_remote;     /* tasks run in another process: a chunk is an item's own task */
     bool ended;         /* the source is not asked any more */
     size_t buffer_size; /* 0: chosen */
     size_t workers;
     int64_t deadline;
-    size_t asked;  /* items that the source has given */
-    size_t unread; /* of those that were submitted */
-    size_t level;  /* of unread ones, at which the next chunk is due */
-    size_t lost;   /* the last ones: they could not be submitted, and why not: */
+    size_t asked;   /* items that the source has given */
+    size_t unread;  /* of those that were submitted */
+    size_t level;   /* of unread ones, at which the next chunk is due */
+    size_t counted; /* remote: read since then */
+    int64_t since;
+    size_t lost; /* the last ones: they could not be submitted, and why not: */
     cf_error error;
     char *error_text;
     struct chunk *oldest, *newest, *current;
@@ -272,7 +279,7 @@ struct cf_results {
     struct cfi_inbox inbox;
 };
 
-enum { CHUNKS_PER_WORKER = 4, MOST_CHOSEN = 1024, MOST_KEPT = 1 << 20 };
+enum { CHUNKS_PER_WORKER = 4, MOST_CHOSEN = 1024, MOST_MEASURED = 64, MOST_KEPT = 1 << 20 };
 
 static size_t times(size_t a, size_t b)
 {
@@ -372,6 +379,12 @@ static void lose(struct cf_results *r, size_t count, cf_status status)
     r->error.message = r->error_text ? r->error_text : cfi_plain_error(status)->message;
 }
 
+static void destroy_source(struct cf_results *r, const cf_task *task)
+{
+    if (r->plan->task.arg_destroy && task->arg)
+        r->plan->task.arg_destroy((void *)(uintptr_t)task->arg);
+}
+
 static void lose_item(struct cf_results *r, const cf_task *task)
 {
     bool is_null = task->arg_size && !task->arg;
@@ -379,8 +392,14 @@ static void lose_item(struct cf_results *r, const cf_task *task)
          is_null ? cfi_fail(CF_INVALID, "cf_map_from: arg of item %zu is NULL, but its size is %zu",
                             r->asked - 1, task->arg_size)
                  : cfi_fail_fixed(CF_NOMEM, "cf_map_from: out of memory for an argument"));
-    if (r->plan->task.arg_destroy && task->arg)
-        r->plan->task.arg_destroy((void *)(uintptr_t)task->arg);
+    destroy_source(r, task);
+}
+
+static void accept(struct cf_results *r, struct chunk *c)
+{
+    append(r, c);
+    if (r->unordered)
+        cfi_inbox_watch(&r->inbox, &c->entry, c->future);
 }
 
 static void submit(struct cf_results *r, struct chunk *c)
@@ -402,9 +421,7 @@ static void submit(struct cf_results *r, struct chunk *c)
         keep_or_free(r, c);
         return;
     }
-    append(r, c);
-    if (r->unordered)
-        cfi_inbox_watch(&r->inbox, &c->entry, c->future);
+    accept(r, c);
 }
 
 static bool ask(struct cf_results *r, cf_task *task)
@@ -450,12 +467,47 @@ static void add_chunk(struct cf_results *r, size_t size)
         keep_or_free(r, c);
 }
 
+/* Submits the source's next item as a task of its own. */
+static bool submit_next(struct cf_results *r)
+{
+    cf_task item, task = r->plan->task;
+    if (!ask(r, &item))
+        return false;
+    task.size = sizeof task;
+    task.arg = item.arg;
+    task.arg_size = item.arg_size;
+    struct chunk *c = empty_chunk(r);
+    cf_status s = c ? cf_submit_task(r->executor, &task, &c->future)
+                    : cfi_fail_fixed(CF_NOMEM, "cf_map_from: out of memory for an item");
+    if (s == CF_OK) {
+        c->first = r->asked - 1;
+        c->count = 1;
+        accept(r, c);
+        return true;
+    }
+    lose(r, 1, s);
+    destroy_source(r, &item);
+    if (c)
+        keep_or_free(r, c);
+    return false;
+}
+
+static void add_tasks(struct cf_results *r, size_t count)
+{
+    while (count && submit_next(r))
+        count--;
+}
+
 static void fill(struct cf_results *r)
 {
     while (!r->ended && r->unread <= r->level && !cfi_deadline_passed(r->deadline)) {
         size_t size = size_of_next(r);
         r->level = level_for(r, size);
-        if (r->unread <= r->level)
+        if (r->unread > r->level)
+            return;
+        if (r->is_remote)
+            add_tasks(r, size);
+        else
             add_chunk(r, size);
     }
 }
@@ -551,6 +603,8 @@ static cf_status give(struct chunk *c, size_t i, void *result, size_t result_siz
     const cf_error *error = cf_future_exception(c->future);
     if (error) /* of the whole chunk: it never ran */
         return fail_item(error, c->first + i);
+    if (!c->ran) /* it was the item's own task */
+        return result_size ? cf_future_take(c->future, 0, result, result_size) : CF_OK;
     struct item *item = item_at(c, i);
     if (item->ending.status != CF_OK)
         return cfi_map_fail(&item->ending, c->first + i);
@@ -559,6 +613,18 @@ static cf_status give(struct chunk *c, size_t i, void *result, size_t result_siz
         item->has_result = false;
     }
     return CF_OK;
+}
+
+/* Each worker does as many items as have been read for each of them. */
+static void measure(struct cf_results *r)
+{
+    size_t count = smaller(cfi_load_relaxed(&r->plan->fit), MOST_MEASURED);
+    if (++r->counted < count * r->workers)
+        return;
+    int64_t now = cfi_now();
+    learn(r->plan, count, now - r->since);
+    r->since = now;
+    r->counted = 0;
 }
 
 static cf_status nothing_unread(struct cf_results *r, size_t *ret_index)
@@ -602,6 +668,8 @@ cf_status cf_results_next(cf_results *results, void *result, size_t result_size,
     if (ret_index)
         *ret_index = c->first + i;
     s = give(c, i, result, result_size);
+    if (results->is_remote)
+        measure(results);
     if (c->read == c->count)
         retire(results, c);
     return s;
@@ -636,6 +704,8 @@ static cf_status results_new(cf_executor *ex, const cf_task *task, const cf_map_
     r->executor = ex;
     r->plan = plan;
     r->unordered = options->unordered;
+    r->is_remote = ex->pool && ex->pool->remote;
+    r->since = cfi_now();
     r->buffer_size = options->buffer_size;
     r->workers = cfi_map_workers(ex);
     r->deadline = CFI_NEVER;
