@@ -9,8 +9,9 @@ struct cfi_caller {
     struct cfi_arena *arena;
     int channel;
     uint64_t results_at; /* position in the result heap: of what comes next */
-    unsigned
-        images[CFI_MAX_IMAGES]; /* the parent's numbers to this process's, plus 1; 0: not known */
+    uint64_t rung_at;    /* what the parent had read when it was last told that the heap fills up */
+    bool must_ring;      /* tell it now */
+    unsigned images[CFI_MAX_IMAGES]; /* by the parent's number: this process's + 1; 0: not known */
     struct {
         uint64_t image, offset;
         cfi_function *fn; /* NULL: there was none yet */

@@ -23,7 +23,8 @@
  * Bells.  worker_bell: the word that an idle worker sleeps on; the parent swaps ASLEEP for AWAKE and
  * wakes it.  bell: what the worker does when it has done a task number >= ring_at: nothing (QUIET), write
  * to the eventfd (MANAGER), or wake the thread that sleeps on this word (WAITER); it swaps the word
- * for QUIET first, so it rings once each time it is asked to.
+ * for QUIET first, so it rings once each time it is asked to.  It rings unasked (by the eventfd if the
+ * word is QUIET) when the result heap is half full.
  *
  * Larger things.  Arguments and results that do not fit into the slot lie in one of two heaps, which are
  * rings: position p lies at p % CFI_HEAP, nothing wraps around, positions only grow.  Beyond

@@ -12,6 +12,7 @@
 #include "../core/mapped.h"
 
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -251,7 +252,18 @@ bool cfi_made_has(void *data)
 
 /* ---- what cf_bytes_resize asks ---- */
 
-/* NULL for its own that would have to move: then the core asks for a new one, and copies. */
+/* Grown step by step, bytes shall not be copied at each: half as much again has room for the next. */
+static void *move(void *data, size_t old_size, size_t size)
+{
+    size_t roomy = old_size + old_size / 2;
+    void *moved = cfi_made_new(size > roomy ? size : roomy);
+    if (moved) {
+        memcpy(moved, data, old_size);
+        (void)cfi_made_free(data);
+    }
+    return moved;
+}
+
 static void *resize(void *data, size_t size)
 {
     if (!data)
@@ -259,10 +271,12 @@ static void *resize(void *data, size_t size)
     if (is_in_child())
         return NULL;
     cfi_lock(&made.lock);
-    struct block *block = find(data);
-    bool fits = block && size <= block->size;
+    const struct block *block = find(data);
+    size_t old_size = block ? block->size : 0;
     cfi_unlock(&made.lock);
-    return fits ? data : NULL;
+    if (!block || size <= old_size)
+        return block ? data : NULL;
+    return move(data, old_size, size);
 }
 
 void cfi_made_begin(struct cfi_arena *arena)

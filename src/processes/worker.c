@@ -211,11 +211,12 @@ static void write_event(const struct worker *w)
         ;
 }
 
-/* Tells the parent that the task is done, if it asked for that. */
-static inline void ring(struct worker *w, uint32_t number)
+/* Tells the parent that the task is done, if it asked for that or must hear of it. */
+static inline void ring(struct worker *w, uint32_t number, bool must)
 {
     uint32_t bell = cfi_load_seq_cst(&w->arena->bell);
-    while (bell != CFI_QUIET && (int32_t)(number - cfi_load_seq_cst(&w->arena->ring_at)) >= 0) {
+    while (bell != CFI_QUIET &&
+           (must || (int32_t)(number - cfi_load_seq_cst(&w->arena->ring_at)) >= 0)) {
         if (!cfi_cas_seq_cst(&w->arena->bell, &bell, CFI_QUIET))
             continue;
         if (bell == CFI_RING_WAITER)
@@ -224,6 +225,8 @@ static inline void ring(struct worker *w, uint32_t number)
             write_event(w);
         return;
     }
+    if (must)
+        write_event(w);
 }
 
 static inline struct cfi_slot *next_slot(const struct worker *w)
@@ -244,7 +247,8 @@ static bool do_next(struct worker *w)
         return false;
     }
     (void)cfi_exchange_seq_cst(&slot->state, CFI_SLOT_DONE);
-    ring(w, w->next++);
+    ring(w, w->next++, w->caller.must_ring);
+    w->caller.must_ring = false;
     cfi_made_clear();
     if (runs)
         end_task(w);
