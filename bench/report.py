@@ -4,16 +4,16 @@
 The speed of a machine drifts by more than the peers differ, so a ratio is taken between two
 figures of the same round, and its median over the rounds is shown."""
 
+import re
 import statistics
 from collections import defaultdict
 
-from workloads import WORKLOADS
-
-BASE = "cfutures"
+from workloads import BASE
 
 
 class Results:
-    def __init__(self, peers):
+    def __init__(self, part, peers):
+        self.part = part
         self.peers = peers
         self.values = defaultdict(dict)  # (label, peer) -> round -> key -> figure
         self.verdicts = {}  # (label, peer) -> why there is none
@@ -21,7 +21,7 @@ class Results:
     def wants(self, workload, peer):
         """What never gave a figure need not be asked twice: a deadlock takes its time."""
         where = (workload.label, peer)
-        return (not workload.own or peer == BASE) and (
+        return (not workload.only or peer in workload.only) and (
             where not in self.verdicts or where in self.values)
 
     def add(self, workload, peer, number, outcome):
@@ -77,8 +77,12 @@ def number(figure):
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
+def shared_workloads(results):
+    return [w for w in results.part.workloads if not w.only and results.was_run(w)]
+
+
 def overview(results):
-    shown = [w for w in WORKLOADS if not w.own and results.was_run(w)]
+    shown = shared_workloads(results)
     rows = [[peer, *(cell(results, w, peer) for w in shown)] for peer in results.peers]
     return table(["peer", *(w.label for w in shown)], rows)
 
@@ -105,43 +109,25 @@ def detail(results, workload):
     return f"### {workload.label}: {workload.title}\n\n{table(header, rows)}"
 
 
-def skew(results):
-    """W7 again, by the other two ways to wait."""
-    ways = [w for w in WORKLOADS if w.own and w.group == "W7" and results.was_run(w)]
-    rows = [[w.title, w.shown.format(results.median(w, BASE))] for w in ways]
-    return table(["W7 otherwise", "multiple of the ideal"], rows) if rows else ""
-
-
-def as_completed(results):
-    columns = {
-        "ns": "submit and iterate, ns a future",
-        "iterate_ns": "iterate alone",
-        "done_ns": "all done before",
-        "install_ns": "none done: to begin",
-        "drain_ns": "then to the end",
-        "wait_us": "cf_wait for the first, one is done, us a call",
-    }
-    sizes = [w for w in WORKLOADS if w.group == "Wa" and results.was_run(w)]
-    rows = [[w.label.split()[1], *(number(results.median(w, BASE, key)) for key in columns)]
-            for w in sizes]
-    return table(["Wa: futures", *columns.values()], rows) if rows else ""
-
-
-def chunks(results):
-    done = [w for w in WORKLOADS if w.group == "Wc" and results.was_run(w)]
-    rows = [[w.label.split()[1], str(w.workers),
-             *(number(results.median(w, BASE, key)) for key in ("ns", "serial_ns", "speedup"))]
-            for w in done]
-    header = ["Wc: chunk size", "workers", "ns a task", "the same in a loop", "speed-up"]
-    return table(header, rows) if rows else ""
-
-
 def markdown(about, results, quick):
-    parts = ["# cfutures beside other pools",
+    parts = ["# " + results.part.title,
              "\n".join(f"- {name}: {value}" for name, value in about.items()),
              "Medians; in brackets how many times better cfutures is, from figures of the same round.",
-             overview(results), skew(results), as_completed(results), chunks(results)]
+             *results.part.tables(results),
+             *(detail(results, w) for w in shared_workloads(results))]
     if quick:
         parts.insert(2, "A quick run: good for seeing that all works, not for judging.")
-    parts += [detail(results, w) for w in WORKLOADS if not w.own and results.was_run(w)]
     return "\n\n".join(part for part in parts if part)
+
+
+def put_into(path, text):
+    """The report of a part takes the place of that part's last one in the file; others stay."""
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    parts = [part for part in re.split(r"^(?=# )", old, flags=re.MULTILINE) if part.strip()]
+    title = text.splitlines()[0]
+    places = [i for i, part in enumerate(parts) if part.splitlines()[0] == title]
+    if places:
+        parts[places[0]] = text
+    else:
+        parts.append(text)
+    path.write_text("\n\n".join(part.strip() for part in parts) + "\n", encoding="utf-8")

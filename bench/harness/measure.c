@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #define _GNU_SOURCE
 #include "measure.h"
-#include "peer.h"
+#include "run.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -61,13 +61,18 @@ double bench_median(double *values, int count)
     return (values[(count - 1) / 2] + values[count / 2]) / 2;
 }
 
-void bench_spin(int units)
+void bench_steps(long count)
 {
-    uint64_t x = (uint64_t)units;
-    for (long i = 0; i < (long)units * SPIN_STEPS; i++) {
+    uint64_t x = (uint64_t)count;
+    for (long i = 0; i < count; i++) {
         x = x * 6364136223846793005u + 1442695040888963407u;
         __asm__ volatile("" : "+r"(x)); /* else the compiler drops the loop */
     }
+}
+
+void bench_spin(int units)
+{
+    bench_steps((long)units * SPIN_STEPS);
 }
 
 static volatile int seconds_left, seconds_stalled;
@@ -76,7 +81,7 @@ static volatile int64_t cpu_before;
 static void give_up(const char *verdict, int code)
 {
     char line[200];
-    snprintf(line, sizeof(line), "%s %s %d %ld %s\n", peer.name, run.workload, run.workers, run.n,
+    snprintf(line, sizeof(line), "%s %s %d %ld %s\n", run.peer, run.workload, run.workers, run.n,
              verdict);
     ssize_t written = write(STDOUT_FILENO, line, strlen(line));
     _exit(written < 0 ? 1 : code);
@@ -102,10 +107,4 @@ void bench_watch(int seconds)
     sigaction(SIGALRM, &action, NULL);
     struct itimerval every_second = { { 1, 0 }, { 1, 0 } };
     setitimer(ITIMER_REAL, &every_second, NULL);
-}
-
-void bench_die(const char *what)
-{
-    fprintf(stderr, "%s %s: %s\n", peer.name, run.workload, what);
-    exit(1);
 }

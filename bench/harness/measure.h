@@ -4,6 +4,8 @@
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 
+#include "run.h"
+
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -15,12 +17,12 @@ int64_t bench_resident(void);      /* bytes of this process in memory           
 int64_t bench_cpu_of_others(void); /* CPU time of all threads but the calling one       */
 int bench_cpu_count(void);         /* that this process may use                         */
 double bench_median(double *values, int count); /* sorts them                           */
-void bench_spin(int units); /* a chain of dependent steps, a microsecond or so each */
+void bench_steps(long count); /* a chain of dependent steps, 2 ns or so each      */
+void bench_spin(int units);   /* a chain of dependent steps, a microsecond or so each */
 
 /* From here on: prints DEADLOCK and exits with 3 once the process has used next to no CPU time for
  * a second, and TOO_SLOW with 4 after `seconds`. */
 void bench_watch(int seconds);
-void bench_die(const char *what);
 
 #ifdef __cplusplus
 }

@@ -8,7 +8,8 @@
 #ifndef BENCH_PEER_H
 #define BENCH_PEER_H
 
-#include <stdbool.h>
+#include "run.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,16 +18,6 @@ extern "C" {
 #endif
 
 #define BENCH_CELL_MAX 192 /* cell_size may not exceed it */
-
-/* What this process was asked for: PEER WORKLOAD WORKERS N. */
-struct run {
-    const char *workload;
-    int workers;
-    long n;
-    int producers;
-    bool caller_works; /* pools whose waiting caller runs tasks count it as one of the workers */
-};
-extern struct run run;
 
 typedef int bench_fn(int arg);
 extern bench_fn *bench_task; /* the function of all tasks of this run */
@@ -75,9 +66,6 @@ int bench_fib(int n); /* for pools whose collect may be called in a task for one
 /* Skewed work, serial, parallel and serial again; `parallel` returns its nanoseconds. */
 int bench_skewed(int arg);
 void bench_against_ideal(int64_t (*parallel)(void));
-
-/* The one line of output: who and what was asked, then key=value words. */
-void bench_print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #ifdef __cplusplus
 }
