@@ -49,4 +49,12 @@ void cfi_server_forget(struct cfi_server *server);
 /* Sends a signal to a process by its pidfd. */
 void cfi_pidfd_signal(int pidfd, int signal_number);
 
+/* Where this process inherits orphans (as process 1 does), a worker whose server was killed ends up
+ * as its child: when it is dead this clears it away.  Anywhere else it does nothing. */
+void cfi_pidfd_reap(int pidfd);
+
+/* Counts a thread of the library's own that has been started (1) or joined (-1), and that may be there
+ * when the process forks: it holds no lock then. */
+void cfi_own_thread(int delta);
+
 #endif
