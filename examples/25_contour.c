@@ -52,7 +52,7 @@ static int process_image(const void *path, size_t path_size, cf_bytes *result)
 
 /* ---- pictures to begin with ------------------------------------------------------------------ */
 
-enum { ORIGINALS = 25, DAMAGED = 5 };
+enum { ORIGINALS = 17, DAMAGED = 5 };
 
 struct original {
     char path[PATH_MAX];
@@ -76,8 +76,8 @@ static int paint_original(const void *arg, void *result)
 
 static void paint_originals(const char *folder)
 {
-    static const int sizes[6][2] = { { 640, 480 },   { 1600, 1200 }, { 800, 600 },
-                                     { 1920, 1080 }, { 480, 640 },   { 1280, 960 } };
+    static const int sizes[6][2] = { { 640, 480 },  { 1280, 960 }, { 800, 600 },
+                                     { 1024, 768 }, { 480, 640 },  { 1200, 900 } };
     static struct original originals[ORIGINALS];
     cf_auto_executor *executor = NULL;
     for (int i = 0; i < ORIGINALS; i++) {
@@ -159,12 +159,13 @@ static int process_folder(const char *folder)
         return 1;
     }
     snprintf(text, sizeof text, "%s/processed", folder);
-    if (mkdir(text, 0777) == 0 || errno == EEXIST)
+    bool has_output = mkdir(text, 0777) == 0 || errno == EEXIST;
+    if (has_output)
         process_twice(&pictures);
     else
         perror(text);
     globfree(&pictures);
-    return 0;
+    return has_output ? 0 : 1;
 }
 
 static int remove_entry(const char *path, const struct stat *status, int type, struct FTW *place)

@@ -154,7 +154,7 @@ gain "10,000 small tasks, 1 and 2 threads" "$(chunk_seconds $threads 1 10000)" \
     "$(chunk_seconds $threads 2 10000)"
 gain "10,000 small tasks, 1 and 2 processes" "$(chunk_seconds $processes 1 10000)" \
     "$(chunk_seconds $processes 2 10000)"
-gain "25 pictures, a process for each CPU" "$(seconds 25_contour Sequential)" \
+gain "17 pictures, a process for each CPU" "$(seconds 25_contour Sequential)" \
     "$(seconds 25_contour Processes)"
 cat <<END
 

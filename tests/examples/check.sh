@@ -24,6 +24,11 @@ work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
+# A crash on purpose is to be what it is without a sanitizer: a death by SIGSEGV, without a report.
+ASAN_OPTIONS="handle_segv=0:${ASAN_OPTIONS-}"
+TSAN_OPTIONS="handle_segv=0:${TSAN_OPTIONS-}"
+export ASAN_OPTIONS TSAN_OPTIONS
+
 timeout -k 5 "$limit" "$binary" >"$work/out" 2>"$work/err" </dev/null
 status=$?
 
