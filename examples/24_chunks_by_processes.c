@@ -54,8 +54,8 @@ static void map_in_chunks(cf_executor *executor, struct params *params, double *
     cf_bytes *in = array(count, sizeof *in), *out = array(count, sizeof *out);
     for (size_t i = 0; i < count; i++) {
         size_t first = i * s.chunk_size;
-        size_t size = end - first < s.chunk_size ? end - first : s.chunk_size;
-        in[i] = (cf_bytes){ &params[first], size * sizeof *params };
+        size_t length = end - first < s.chunk_size ? end - first : s.chunk_size;
+        in[i] = (cf_bytes){ &params[first], length * sizeof *params };
     }
     TRY(cf_map_bytes(executor, chunk, in, count, out, CF_FOREVER));
     for (size_t i = 0; i < count; i++) {
