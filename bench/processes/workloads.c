@@ -302,7 +302,7 @@ static double replace_once(void)
     pid_t worker = ask(BENCH_WHO).worker;
     sleep_ns(10000000); /* it is idle, and asleep */
     int64_t begin = bench_now();
-    if (kill(worker, SIGKILL) != 0)
+    if (worker <= 1 || kill(worker, SIGKILL) != 0)
         bench_die("no worker to kill");
     pid_t successor = ask(BENCH_WHO).worker;
     double took = (double)(bench_now() - begin);

@@ -8,6 +8,7 @@
 #define BENCH_PEERS_SLEEPING_H
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -29,6 +30,15 @@ static inline void word_wake(struct word *word)
     syscall(SYS_futex, &word->value, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
 
+/* Now and then a spinner hands over its core: who was just woken may be waiting for that very one. */
+static inline void word_pause(int turn)
+{
+    if (turn % 32 == 31)
+        sched_yield();
+    else
+        __builtin_ia32_pause();
+}
+
 /* Waits until the word is no longer `old`, at first without sleeping; returns what it is. */
 static inline unsigned word_await(struct word *word, unsigned old, int spins)
 {
@@ -36,7 +46,7 @@ static inline unsigned word_await(struct word *word, unsigned old, int spins)
     for (int i = 0; i < spins; i++) {
         if ((value = atomic_load_explicit(&word->value, memory_order_acquire)) != old)
             return value;
-        __builtin_ia32_pause();
+        word_pause(i);
     }
     for (;;) {
         atomic_store(&word->sleeper, UINT64_C(1) << 32 | old);
