@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 enum { MOST_FDS = 4 };
@@ -21,6 +22,12 @@ union control {
 };
 
 /* ---- messages ---- */
+
+/* The other side has closed without reading all: to us that is no news. */
+static int error_of_socket(void)
+{
+    return errno == ECONNRESET ? EPIPE : errno;
+}
 
 int cfi_message_send(int socket, const struct cfi_message *message, const int *fds, int count)
 {
@@ -40,7 +47,7 @@ int cfi_message_send(int socket, const struct cfi_message *message, const int *f
     do
         sent = sendmsg(socket, &packet, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
-    return sent < 0 ? errno : 0;
+    return sent < 0 ? error_of_socket() : 0;
 }
 
 /* Takes the descriptors out of what came with a message. */
@@ -71,7 +78,7 @@ int cfi_message_receive(int socket, struct cfi_message *message, int flags, int 
         got = recvmsg(socket, &packet, flags | MSG_CMSG_CLOEXEC);
     while (got < 0 && errno == EINTR);
     if (got < 0)
-        return errno == ECONNRESET ? EPIPE : errno;
+        return error_of_socket();
     int count = take_descriptors(&packet, fds);
     if (got == sizeof *message && !(packet.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
         message->text[sizeof message->text - 1] = '\0';
@@ -100,21 +107,27 @@ static int allocate(int fd, size_t size)
     return 0;
 }
 
-/* Beyond a limit on the size of files the kernel would send a signal that ends the process. */
-static bool exceeds_limit(size_t size)
+/* What the kernel would not refuse: it would kill for more memory than there is, and send a signal
+ * beyond the limit on the size of files. */
+static int check_size(size_t size)
 {
+    struct sysinfo machine;
     struct rlimit limit;
-    return size > INT64_MAX || (getrlimit(RLIMIT_FSIZE, &limit) == 0 && size > limit.rlim_cur);
+    if (sysinfo(&machine) != 0 || getrlimit(RLIMIT_FSIZE, &limit) != 0)
+        return errno;
+    if (size / machine.mem_unit >= machine.totalram + machine.totalswap)
+        return ENOMEM;
+    return size > limit.rlim_cur ? EFBIG : 0;
 }
 
 static int fill_and_seal(int fd, size_t size, bool read_only, void **ret_data)
 {
     int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL | (read_only ? F_SEAL_FUTURE_WRITE : 0);
-    if (exceeds_limit(size))
-        return EFBIG;
-    if (ftruncate(fd, (off_t)size) != 0)
-        return errno;
-    int error = allocate(fd, size);
+    int error = check_size(size);
+    if (error == 0 && ftruncate(fd, (off_t)size) != 0)
+        error = errno;
+    if (error == 0)
+        error = allocate(fd, size);
     if (error != 0)
         return error;
     void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
