@@ -227,6 +227,8 @@ static inline cf_status submit_made(cf_executor *ex, cf_future *f, cf_future **r
         return cfi_fail_fixed(CF_NOMEM, "submit: out of memory for the task");
     cf_status s = cfi_executor_submit(ex, f);
     if (CFI_UNLIKELY(s != CF_OK)) {
+        if (f->flags & CFI_REMOTE)
+            ex->pool->remote->discard(f);
         cfi_future_discard(f);
         return s;
     }

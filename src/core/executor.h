@@ -34,6 +34,7 @@ struct cfi_pool_ops {
  * lags behind its task's: PENDING may mean that it runs or is done there. */
 struct cfi_remote_ops {
     cf_status (*make)(void *self, enum cfi_kind kind, const cf_task *task, cf_future **ret);
+    void (*discard)(cf_future *f); /* one that was made and then not accepted: what it holds */
     /* cf_map and its kin, arguments checked. */
     cf_status (*map)(void *self, const struct cfi_map_work *work, int64_t timeout_ns);
     /* Brings the state of an unsettled future up to date if that needs no waiting; may settle it. */

@@ -22,10 +22,10 @@ static void sift_up(struct cfi_heap *heap, size_t at)
         swap(&e[at], &e[(at - 1) / 2]);
 }
 
-static void sift_down(struct cfi_heap *heap)
+static void sift_down(struct cfi_heap *heap, size_t at)
 {
     struct cfi_heap_entry *e = heap->entries;
-    for (size_t at = 0, child; (child = 2 * at + 1) < heap->count; at = child) {
+    for (size_t child; (child = 2 * at + 1) < heap->count; at = child) {
         if (child + 1 < heap->count && goes_before(&e[child + 1], &e[child]))
             child++;
         if (!goes_before(&e[child], &e[at]))
@@ -74,18 +74,40 @@ cf_status cfi_heap_put(struct cfi_heap *heap, cf_future *f, int64_t priority)
     return s;
 }
 
+/* The last one takes its place, and rises or sinks from there. */
+static void remove_at(struct cfi_heap *heap, size_t at)
+{
+    (void)cfi_sub_acq_rel(counter_of(heap, heap->entries[at].priority), 1);
+    heap->entries[at] = heap->entries[--heap->count];
+    if (at < heap->count) {
+        sift_up(heap, at);
+        sift_down(heap, at);
+    }
+}
+
 cf_future *cfi_heap_take(struct cfi_heap *heap, bool urgent_only)
 {
     cf_future *f = NULL;
     cfi_lock(&heap->lock);
     if (heap->count && (!urgent_only || heap->entries[0].priority > 0)) {
         f = heap->entries[0].future;
-        (void)cfi_sub_acq_rel(counter_of(heap, heap->entries[0].priority), 1);
-        heap->entries[0] = heap->entries[--heap->count];
-        sift_down(heap);
+        remove_at(heap, 0);
     }
     cfi_unlock(&heap->lock);
     return f;
+}
+
+bool cfi_heap_remove(struct cfi_heap *heap, const cf_future *f)
+{
+    size_t at = 0;
+    cfi_lock(&heap->lock);
+    while (at < heap->count && heap->entries[at].future != f)
+        at++;
+    bool found = at < heap->count;
+    if (found)
+        remove_at(heap, at);
+    cfi_unlock(&heap->lock);
+    return found;
 }
 
 void cfi_heap_close(struct cfi_heap *heap)

@@ -30,6 +30,9 @@ cf_status cfi_heap_put(struct cfi_heap *heap, cf_future *f, int64_t priority);
 /* The first task, or NULL; with urgent_only NULL too when its priority is not above 0. */
 cf_future *cfi_heap_take(struct cfi_heap *heap, bool urgent_only);
 
+/* Takes one out of the middle; false: it is not there. */
+bool cfi_heap_remove(struct cfi_heap *heap, const cf_future *f);
+
 void cfi_heap_close(struct cfi_heap *heap);
 void cfi_heap_destroy(struct cfi_heap *heap);
 

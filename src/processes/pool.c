@@ -1,10 +1,652 @@
 /* SPDX-License-Identifier: MIT */
-#include "../core/error.h"
+/* The process pool's life: making it, submitting, cancelling, shutting down, releasing.  pool.h tells how
+ * its parts work together.
+ *
+ * `unfinished` counts what was accepted and is not settled yet, and callbacks that are due.  A shutdown
+ * sets `closing`; the manager, which is the last to go, sees both, tells the workers to quit, ends the
+ * fork server and then the pool.  The pool's memory goes with the last reference on its executor: the user's
+ * handle, the manager's, one for each future and one for each result that lies in a block. */
+#define _GNU_SOURCE
+#include "pool.h"
+
+#include "../base/cpus.h"
+#include "../core/map.h"
+#include "../core/wait.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { MANAGER_STACK = 1024 * 1024, DEFAULT_RESTARTS = 10, MOST_RESTARTS = 1000000 };
+#define DEFAULT_WINDOW_NS INT64_C(10000000000)
+
+void cfi_finished(struct cfi_process_pool *pool, size_t count)
+{
+    if (count && cfi_sub_seq_cst(&pool->unfinished, count) == count &&
+        cfi_load_seq_cst(&pool->closing))
+        cfi_wake_manager(pool);
+}
+
+/* ---- making tasks ---- */
+
+static cf_status out_of_memory(void)
+{
+    return cfi_fail_fixed(CF_NOMEM, "submit: out of memory for the task");
+}
+
+/* A large argument goes right into a block, if one is free; the future then holds none itself. */
+static cf_future *make_in_block(struct cfi_process_pool *pool, enum cfi_kind kind,
+                                const cf_task *task)
+{
+    struct cfi_block *b = cfi_block_get(&pool->blocks, task->arg_size, false);
+    if (!b)
+        return NULL;
+    cf_task inner = *task;
+    inner.arg_size = 0;
+    cf_future *f = cfi_future_make(kind, &inner, true, sizeof(struct cfi_parcel));
+    if (!f) {
+        cfi_block_put(&pool->blocks, b);
+        return NULL;
+    }
+    if (task->arg)
+        memcpy(b->data, task->arg, task->arg_size);
+    cfi_parcel_of(f)->block = b;
+    cfi_future_extra(f)->task.arg = b->data;
+    cfi_future_extra(f)->task.arg_size = task->arg_size;
+    return f;
+}
+
+static cf_status make(struct cfi_process_pool *pool, enum cfi_kind kind, enum cfi_call call,
+                      cfi_function *fn, const cf_task *task, cf_future **ret)
+{
+    struct cfi_identity function;
+    cf_status s = cfi_identify(fn, &function);
+    if (s != CF_OK)
+        return s;
+    cf_future *f = task->arg_size > CFI_HEAP_LARGEST ? make_in_block(pool, kind, task) : NULL;
+    if (!f)
+        f = cfi_future_make(kind, task, true, sizeof(struct cfi_parcel));
+    if (!f)
+        return out_of_memory();
+    f->flags |= CFI_REMOTE;
+    f->executor = &pool->executor;
+    cfi_parcel_of(f)->function = function;
+    cfi_parcel_of(f)->call = (uint8_t)call;
+    *ret = f;
+    return CF_OK;
+}
+
+static cf_status pool_make(void *self, enum cfi_kind kind, const cf_task *task, cf_future **ret)
+{
+    cfi_function *fn =
+        kind == CFI_KIND_FN ? (cfi_function *)task->fn : (cfi_function *)task->bytes_fn;
+    return make(self, kind, kind == CFI_KIND_FN ? CFI_CALL_FN : CFI_CALL_BYTES, fn, task, ret);
+}
+
+/* The argument's own content is still the caller's. */
+static void pool_discard(cf_future *f)
+{
+    cfi_future_extra(f)->arg_destroy = NULL;
+    cfi_release_argument(f);
+}
+
+cf_future *cfi_process_piece_new(struct cfi_process_pool *pool, cfi_function *fn, size_t arg_size,
+                                 struct cfi_block *shared, void **ret_arg)
+{
+    const cf_task task = { .arg_size = arg_size };
+    cf_future *f;
+    if (make(pool, CFI_KIND_BYTES, CFI_CALL_PIECE, fn, &task, &f) != CF_OK)
+        return NULL;
+    if (shared)
+        (void)cfi_add_relaxed(&shared->references, 1);
+    cfi_parcel_of(f)->shared = shared;
+    *ret_arg = (void *)(uintptr_t)cfi_future_extra(f)->task.arg;
+    return f;
+}
+
+cf_status cfi_process_submit(struct cfi_process_pool *pool, cf_future *f)
+{
+    cf_status s = cfi_executor_submit(&pool->executor, f);
+    if (s != CF_OK) {
+        pool_discard(f);
+        cfi_future_discard(f);
+    }
+    return s;
+}
+
+struct cfi_block *cfi_process_share(struct cfi_process_pool *pool, const void *data, size_t size)
+{
+    struct cfi_block *b = cfi_block_get(&pool->blocks, size, true);
+    if (b)
+        memcpy(b->data, data, size);
+    return b;
+}
+
+void cfi_process_unshare(struct cfi_process_pool *pool, struct cfi_block *shared)
+{
+    cfi_block_put(&pool->blocks, shared);
+}
+
+unsigned cfi_process_workers(const struct cfi_process_pool *pool)
+{
+    return pool->options.max_workers;
+}
+
+/* ---- a bounded pool's room ---- */
+
+static cf_status refused(struct cfi_process_pool *pool)
+{
+    cf_status s = cfi_executor_broken(&pool->executor);
+    return s != CF_OK ? s : cfi_fail_fixed(CF_SHUTDOWN, "the pool has been shut down");
+}
+
+/* With the lock. */
+static bool is_full(struct cfi_process_pool *pool)
+{
+    if (!pool->options.max_pending || cfi_this.executor == &pool->executor)
+        return false;
+    cfi_count_pending(pool);
+    return pool->counted >= pool->options.max_pending;
+}
+
+/* Takes the lock; CF_OK: there is room, and the lock is held. */
+static cf_status wait_for_room(struct cfi_process_pool *pool)
+{
+    int64_t limit = pool->options.when_full_limit_ns;
+    int64_t deadline = limit ? cfi_deadline(limit) : CFI_NEVER;
+    enum cfi_woken woken = CFI_WOKEN;
+    (void)cfi_add_seq_cst(&pool->room_waiters, 1);
+    while (woken == CFI_WOKEN) {
+        uint32_t event = cfi_load_seq_cst(&pool->room_event);
+        cfi_lock(&pool->lock);
+        if (pool->closed || !is_full(pool))
+            break;
+        cfi_eager_all(pool); /* a task that ends makes room */
+        cfi_unlock(&pool->lock);
+        woken = cfi_sleep(&pool->room_event, event, deadline);
+    }
+    (void)cfi_sub_seq_cst(&pool->room_waiters, 1);
+    if (woken == CFI_WOKEN)
+        return CF_OK;
+    return woken == CFI_SIGNALLED ? cfi_fail_woken(woken, "")
+                                  : cfi_fail_fixed(CF_FULL, "the pool had no room in time");
+}
+
+/* CF_OK: the lock is held and the task may be added. */
+static cf_status enter(struct cfi_process_pool *pool)
+{
+    cfi_lock(&pool->lock);
+    if (CFI_UNLIKELY(is_full(pool) && !pool->closed)) {
+        cfi_unlock(&pool->lock);
+        if (pool->options.when_full == CF_WHEN_FULL_REJECT)
+            return cfi_fail_fixed(CF_FULL, "the pool has no room");
+        cf_status s = wait_for_room(pool);
+        if (s != CF_OK)
+            return s;
+    }
+    if (CFI_UNLIKELY(pool->closed)) {
+        cfi_unlock(&pool->lock);
+        return refused(pool);
+    }
+    return CF_OK;
+}
+
+/* ---- submitting ---- */
+
+/* No worker can be had: the task is taken off again, if it is still there. */
+static cf_status cannot_start(struct cfi_process_pool *pool, cf_future *f, int error)
+{
+    cfi_lock(&pool->lock);
+    bool taken_off = pool->started == 0 && cfi_remove_queued(pool, f);
+    cfi_unlock(&pool->lock);
+    if (!taken_off)
+        return CF_OK; /* somebody was luckier, or has settled it */
+    cfi_finished(pool, 1);
+    return cfi_fail_system(error, "the pool cannot start its first worker process");
+}
+
+static cf_status start_if_wanted(struct cfi_process_pool *pool, cf_future *f)
+{
+    cfi_lock(&pool->lock);
+    bool wants = cfi_wants_child(pool) || (pool->started == 0 && pool->queued);
+    cfi_unlock(&pool->lock);
+    int error = wants ? cfi_start_child(pool) : 0;
+    return error ? cannot_start(pool, f, error) : CF_OK;
+}
+
+static cf_status pool_submit(void *self, cf_future *f)
+{
+    struct cfi_process_pool *pool = self;
+    cf_status s = enter(pool);
+    if (s != CF_OK)
+        return s;
+    (void)cfi_add_relaxed(&pool->unfinished, 1);
+    bool sent = cfi_place_task(pool, f);
+    if (!sent) {
+        cfi_enqueue(pool, f);
+        if (pool->queued == 1)
+            cfi_refill_all(pool); /* from now on workers ring when they run low */
+    }
+    bool wants = pool->queued && pool->started < pool->options.max_workers;
+    cfi_unlock(&pool->lock);
+    return CFI_UNLIKELY(wants) ? start_if_wanted(pool, f) : CF_OK;
+}
+
+/* ---- cancelling ---- */
+
+static bool make_cancelled(cf_future *f)
+{
+    uint64_t word = cfi_load_relaxed(&f->word);
+    while (cfi_state(word) == CFI_PENDING) {
+        if (cfi_cas_acq_rel(&f->word, &word, word | CFI_DONE_CANCELLED))
+            return true;
+    }
+    return false;
+}
+
+/* With the lock: can the worker be kept from beginning it? */
+static bool skip(struct cfi_child *c, uint32_t number)
+{
+    uint32_t sent = CFI_SENT;
+    return cfi_cas_seq_cst(&cfi_slot_of(c, number)->state, &sent, CFI_SKIP);
+}
+
+static bool pool_cancel(void *self, cf_future *f)
+{
+    struct cfi_process_pool *pool = self;
+    cfi_lock(&pool->lock);
+    uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
+    struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
+    bool cancelled = (!c || skip(c, (uint32_t)place)) && make_cancelled(f);
+    if (cancelled)
+        cfi_unqueue(pool, f);
+    if (c)
+        cfi_nudge(c);
+    cfi_unlock(&pool->lock);
+    if (!cancelled)
+        cfi_look(pool, f);
+    return cancelled;
+}
+
+static void make_known_room(struct cfi_process_pool *pool)
+{
+    if (!pool->options.max_pending)
+        return;
+    (void)cfi_add_seq_cst(&pool->room_event, 1);
+    cfi_futex_wake(&pool->room_event, INT_MAX);
+}
+
+static void pool_cancelled(void *self, cf_future *f)
+{
+    cfi_release_argument(f);
+    make_known_room(self);
+    cfi_finished(self, 1);
+}
+
+/* ---- shutting down ---- */
+
+/* Cancels what has not begun; each cancel runs callbacks, so without the lock. */
+static void cancel_pending(struct cfi_process_pool *pool)
+{
+    cf_future *f;
+    do {
+        cfi_lock(&pool->lock);
+        for (unsigned i = 0; i < pool->options.max_workers; i++) {
+            struct cfi_child *c = cfi_child_at(pool, i);
+            if (c && c->arena && cfi_state_of(c) != CFI_CHILD_STARTING)
+                cfi_take_back_all(c);
+        }
+        f = cfi_take_queued(pool);
+        cfi_unlock(&pool->lock);
+        if (f) {
+            (void)cf_future_cancel(f);
+            cfi_future_drop(f);
+        }
+    } while (f);
+}
+
+static void join(struct cfi_process_pool *pool)
+{
+    if (cfi_exchange_acq_rel(&pool->joined, true))
+        return;
+    cfi_thread threads[] = { pool->manager, pool->callbacks_thread };
+    for (int i = 0; i < (pool->callbacks_state == CFI_HAS_THREAD ? 2 : 1); i++) {
+        if (cfi_thread_is_self(threads[i]))
+            cfi_thread_detach(threads[i]);
+        else
+            cfi_thread_join(threads[i]);
+    }
+}
+
+static cf_status wait_for_end(struct cfi_process_pool *pool, int64_t deadline)
+{
+    while (cfi_load_acquire(&pool->ended) == 0) { /* pairs with the manager's end */
+        enum cfi_woken woken = deadline == 0 ? CFI_TIMED_OUT : cfi_sleep(&pool->ended, 0, deadline);
+        if (woken != CFI_WOKEN)
+            return cfi_fail_woken(woken, "the workers had not ended yet at the end of the time");
+    }
+    join(pool);
+    return CF_OK;
+}
+
+static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadline)
+{
+    struct cfi_process_pool *pool = self;
+    cfi_lock(&pool->lock);
+    pool->closed = true;
+    cfi_unlock(&pool->lock);
+    make_known_room(pool);
+    if (mode != CF_FINISH_PENDING)
+        cancel_pending(pool);
+    if (mode == CF_STOP_RUNNING)
+        cfi_stop_all(pool, deadline);
+    cfi_store_seq_cst(&pool->closing, true);
+    cfi_wake_manager(pool);
+    if (cfi_executor_is_inside(&pool->executor))
+        return cfi_fail_fixed(CF_DEADLOCK,
+                              "shutdown from inside a callback: begun, not waited for");
+    return wait_for_end(pool, deadline);
+}
+
+static void close_descriptor(int fd)
+{
+    if (fd >= 0)
+        (void)close(fd);
+}
+
+static void pool_free(struct cfi_process_pool *pool)
+{
+    cf_future *f;
+    while ((f = cfi_take_queued(pool))) /* cancelled ones */
+        cfi_future_drop(f);
+    for (unsigned i = 0; pool->children && i < pool->options.max_workers; i++)
+        cfi_child_free(cfi_child_at(pool, i));
+    cfi_blocks_destroy(&pool->blocks);
+    cfi_heap_destroy(&pool->heap);
+    close_descriptor(pool->epoll);
+    close_descriptor(pool->wake);
+    close_descriptor(pool->data_fd);
+    free(pool->children);
+    free(pool->idle);
+    free(pool->crashes);
+    free(pool->name);
+    free(pool);
+}
+
+static void pool_destroy(void *self)
+{
+    struct cfi_process_pool *pool = self;
+    if (!cfi_executor_is_foreign(&pool->executor)) {
+        join(pool);
+        cfi_wait_graph_lock(); /* whoever walks the graph may still look at us */
+        cfi_wait_graph_unlock();
+    }
+    pool_free(pool);
+}
+
+/* In a forked child: the manager is not there, and what it holds is the parent's. */
+static void pool_abandon(void *self)
+{
+    struct cfi_process_pool *pool = self;
+    if (pool->has_server)
+        cfi_server_forget(&pool->server);
+    pool->has_server = false;
+    if (cfi_exchange_acq_rel(&pool->ended, 1) == 0)
+        cfi_executor_unref(&pool->executor);
+}
+
+/* ---- what the wait graph asks: a worker process waits for nobody here ---- */
+
+static struct cfi_self *no_runner(void *self, const cf_future *f)
+{
+    (void)self;
+    (void)f;
+    return NULL;
+}
+
+static struct cfi_self *no_worker(void *self, unsigned number)
+{
+    (void)self;
+    (void)number;
+    return NULL;
+}
+
+static bool always(void *self)
+{
+    (void)self;
+    return true;
+}
+
+static unsigned worker_count(void *self)
+{
+    return ((struct cfi_process_pool *)self)->options.max_workers;
+}
+
+static const cf_executor_ops ops = { .size = sizeof ops,
+                                     .kind = "processes",
+                                     .submit = pool_submit,
+                                     .cancelled = pool_cancelled,
+                                     .stop = cfi_stop_task,
+                                     .shutdown = pool_shutdown,
+                                     .destroy = pool_destroy };
+static const struct cfi_remote_ops remote_ops = { .make = pool_make,
+                                                  .discard = pool_discard,
+                                                  .map = cfi_process_map,
+                                                  .look = cfi_look,
+                                                  .cancel = pool_cancel,
+                                                  .attend = cfi_attend,
+                                                  .expect = cfi_expect,
+                                                  .call_back = cfi_call_back_later };
+static const struct cfi_pool_ops pool_ops = { .runner = no_runner,
+                                              .has_free_worker = always,
+                                              .worker_count = worker_count,
+                                              .worker = no_worker,
+                                              .abandon = pool_abandon,
+                                              .remote = &remote_ops };
+
+/* ---- options ---- */
+
+static cf_status check_start(const cf_process_pool_options *o)
+{
+    if ((int)o->start_method < CF_START_DEFAULT || o->start_method > CF_START_SPAWN)
+        return cfi_fail(CF_INVALID, "start_method: %d is unknown", (int)o->start_method);
+    if ((int)o->on_crash < CF_ON_CRASH_REPLACE || o->on_crash > CF_ON_CRASH_BREAK)
+        return cfi_fail(CF_INVALID, "on_crash: %d is unknown", (int)o->on_crash);
+    if (o->max_restarts > MOST_RESTARTS)
+        return cfi_fail(CF_INVALID, "max_restarts: %u is more than %d", o->max_restarts,
+                        MOST_RESTARTS);
+    if (o->restart_window_ns < 0)
+        return cfi_fail(CF_INVALID, "restart_window_ns: is negative");
+    if (o->initializer_data_size && !o->initializer_data)
+        return cfi_fail(CF_INVALID, "initializer_data: is NULL, but its size is %zu",
+                        o->initializer_data_size);
+    return CF_OK;
+}
+
+static cf_status check_options(const cf_process_pool_options *o)
+{
+    if (o->max_workers > CFI_MOST_CHILDREN)
+        return cfi_fail(CF_INVALID, "max_workers: %u is more than %d", o->max_workers,
+                        CFI_MOST_CHILDREN);
+    if ((int)o->when_full < CF_WHEN_FULL_WAIT || o->when_full > CF_WHEN_FULL_RUN_IN_CALLER)
+        return cfi_fail(CF_INVALID, "when_full: %d is unknown", (int)o->when_full);
+    if (o->when_full == CF_WHEN_FULL_RUN_IN_CALLER)
+        return cfi_fail(CF_INVALID, "when_full: the caller cannot run a process pool's tasks");
+    if (o->when_full_limit_ns < 0)
+        return cfi_fail(CF_INVALID, "when_full_limit_ns: is negative");
+    if (o->max_pending > SIZE_MAX / 2)
+        return cfi_fail(CF_INVALID, "max_pending: %zu is too large", o->max_pending);
+    return check_start(o);
+}
+
+static cf_status read_options(const cf_process_pool_options *options, cf_process_pool_options *o,
+                              cf_host *host)
+{
+    cf_status s = cfi_options_copy(o, sizeof *o, sizeof *o, options, "cf_process_pool_options");
+    if (s == CF_OK)
+        s = check_options(o);
+    if (s == CF_OK)
+        s = cfi_options_copy(host, sizeof *host, sizeof *host, o->host, "cf_host");
+    if (o->max_workers == 0)
+        o->max_workers = cfi_cpu_count();
+    if (o->max_restarts == 0)
+        o->max_restarts = DEFAULT_RESTARTS;
+    if (o->restart_window_ns == 0)
+        o->restart_window_ns = DEFAULT_WINDOW_NS;
+    return s;
+}
+
+/* ---- making ---- */
+
+static cf_status allocate(struct cfi_process_pool *pool)
+{
+    const cf_process_pool_options *o = &pool->options;
+    pool->name = strdup(o->name ? o->name : "cfutures");
+    pool->children = calloc(o->max_workers, sizeof *pool->children);
+    pool->idle = calloc((o->max_workers + 63) / 64, sizeof *pool->idle);
+    pool->crashes = calloc(o->max_restarts + 1, sizeof *pool->crashes);
+    if (pool->name && pool->children && pool->idle && pool->crashes)
+        return CF_OK;
+    return cfi_fail_fixed(CF_NOMEM, "cf_process_pool_new: out of memory");
+}
+
+static cf_status name_functions(struct cfi_process_pool *pool)
+{
+    const cf_process_pool_options *o = &pool->options;
+    cf_status s = CF_OK;
+    if (o->initializer)
+        s = cfi_identify((cfi_function *)o->initializer, &pool->initializer);
+    if (s == CF_OK && o->finalizer)
+        s = cfi_identify((cfi_function *)o->finalizer, &pool->finalizer);
+    return s;
+}
+
+/* Keeps a descriptor away from the standard streams' numbers, even if the program has closed these. */
+static int high(int fd)
+{
+    if (fd < 0 || fd > 2)
+        return fd;
+    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int error = errno;
+    (void)close(fd);
+    errno = error;
+    return moved;
+}
+
+static cf_status keep_data(struct cfi_process_pool *pool)
+{
+    size_t size = pool->options.initializer_data_size;
+    void *data;
+    if (size == 0)
+        return CF_OK;
+    int error = cfi_memory_new("cfutures initializer", size, true, &pool->data_fd, &data);
+    if (error)
+        return cfi_fail_system(error, "memfd_create: no memory for the initializer's data");
+    memcpy(data, pool->options.initializer_data, size);
+    (void)munmap(data, size);
+    pool->data_fd = high(pool->data_fd);
+    return CF_OK;
+}
+
+static cf_status open_descriptors(struct cfi_process_pool *pool)
+{
+    pool->epoll = high(epoll_create1(EPOLL_CLOEXEC));
+    if (pool->epoll < 0)
+        return cfi_fail_system(errno, "epoll_create1: for the pool's manager");
+    pool->wake = high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (pool->wake < 0)
+        return cfi_fail_system(errno, "eventfd: for the pool's manager");
+    struct epoll_event e = { .events = EPOLLIN, .data.u64 = 0 };
+    if (epoll_ctl(pool->epoll, EPOLL_CTL_ADD, pool->wake, &e) != 0)
+        return cfi_fail_system(errno, "epoll_ctl: for the pool's manager");
+    return CF_OK;
+}
+
+/* A host makes the processes itself; they too need a descriptor of this one, to see its end. */
+static cf_status start_server(struct cfi_process_pool *pool)
+{
+    if (!pool->host.start_process) {
+        cf_status s = cfi_server_start(pool->options.start_method, &pool->server);
+        pool->has_server = s == CF_OK;
+        return s;
+    }
+    pool->server.host = high((int)syscall(SYS_pidfd_open, getpid(), 0));
+    return pool->server.host >= 0 ? CF_OK : cfi_fail_system(errno, "pidfd_open: of this process");
+}
+
+static cf_status start_manager(struct cfi_process_pool *pool)
+{
+    cfi_executor_init(&pool->executor, &ops, pool, &pool_ops, true);
+    cfi_executor_ref(&pool->executor); /* the manager's */
+    int error = cfi_thread_start(&pool->manager, cfi_manager_main, pool, MANAGER_STACK);
+    return error ? cfi_fail_system(error, "the pool cannot start its manager thread") : CF_OK;
+}
+
+static cf_status open_pool(struct cfi_process_pool *pool)
+{
+    cf_status s = allocate(pool);
+    if (s == CF_OK)
+        s = name_functions(pool);
+    if (s == CF_OK)
+        s = keep_data(pool);
+    if (s == CF_OK)
+        s = open_descriptors(pool);
+    if (s == CF_OK)
+        s = start_server(pool);
+    if (s == CF_OK)
+        s = start_manager(pool);
+    return s;
+}
+
+static void close_host(struct cfi_process_pool *pool)
+{
+    if (pool->has_server)
+        cfi_server_stop(&pool->server);
+    else if (pool->host.start_process)
+        close_descriptor(pool->server.host);
+}
+
+static struct cfi_process_pool *pool_new(const cf_process_pool_options *o, const cf_host *host)
+{
+    struct cfi_process_pool *pool = aligned_alloc(CFI_CACHE_LINE, sizeof *pool);
+    if (!pool)
+        return NULL;
+    memset(pool, 0, sizeof *pool);
+    pool->options = *o;
+    pool->host = *host;
+    pool->epoll = pool->wake = pool->data_fd = pool->server.host = -1;
+    pool->kill_at = CFI_NEVER;
+    pool->blocks.children = o->max_workers;
+    return pool;
+}
 
 cf_status cf_process_pool_new(const cf_process_pool_options *options, cf_executor **ret)
 {
-    (void)options, (void)ret;
-    return cfi_fail_system(ENOSYS, "cf_process_pool_new");
+    if (!ret)
+        return cfi_fail(CF_INVALID, "cf_process_pool_new: ret is NULL");
+    cf_process_pool_options o;
+    cf_host host = { .size = 0 };
+    cf_status s = read_options(options, &o, &host);
+    if (s == CF_OK)
+        s = cfi_process_watch();
+    if (s != CF_OK)
+        return s;
+    struct cfi_process_pool *pool = pool_new(&o, &host);
+    if (!pool)
+        return cfi_fail_fixed(CF_NOMEM, "cf_process_pool_new: out of memory");
+    s = open_pool(pool);
+    if (s != CF_OK) {
+        close_host(pool);
+        pool_free(pool);
+        return s;
+    }
+    *ret = &pool->executor;
+    return CF_OK;
 }

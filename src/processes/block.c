@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "block.h"
+
+#include "pool.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { MIB = 1 << 20 };
+
+/* ---- arguments ---- */
+
+/* Powers of two up to 8 MiB, then steps of 1 MiB: so that a block fits the next argument too. */
+static size_t capacity_for(size_t size)
+{
+    size_t capacity = 64 * 1024;
+    while (capacity < size && capacity < (size_t)8 * MIB)
+        capacity *= 2;
+    return capacity >= size ? capacity : (size + MIB - 1) / MIB * MIB;
+}
+
+static struct cfi_block *block_new(struct cfi_blocks *blocks, size_t size)
+{
+    struct cfi_block *b = calloc(1, sizeof *b + blocks->children * sizeof *b->told);
+    if (!b)
+        return NULL;
+    b->size = capacity_for(size);
+    if (cfi_memory_new("cfutures argument", b->size, true, &b->fd, &b->data) != 0) {
+        free(b);
+        return NULL;
+    }
+    b->number = cfi_add_relaxed(&blocks->next_number, 1) + 1;
+    cfi_init(&b->references, 1);
+    return b;
+}
+
+/* Workers may still have it mapped: so its memory goes first. */
+static void block_free(struct cfi_block *b)
+{
+    (void)madvise(b->data, b->size, MADV_REMOVE);
+    (void)munmap(b->data, b->size);
+    (void)close(b->fd);
+    free(b);
+}
+
+/* The smallest free one that is large enough, and not four times too large. */
+static struct cfi_block *take_kept(struct cfi_blocks *blocks, size_t size)
+{
+    struct cfi_block *best = NULL;
+    for (struct cfi_block *b = blocks->kept; b; b = b->next) {
+        bool fits = b->is_free && b->size >= size && b->size / 4 <= capacity_for(size);
+        if (fits && (!best || b->size < best->size))
+            best = b;
+    }
+    if (best) {
+        best->is_free = best->is_cold = false;
+        cfi_init(&best->references, 1);
+    }
+    return best;
+}
+
+/* Takes free blocks off until one more of this capacity can be kept; false: it cannot. */
+static bool make_room(struct cfi_blocks *blocks, size_t capacity, struct cfi_block **dropped)
+{
+    struct cfi_block **at = &blocks->kept;
+    while (blocks->count >= CFI_KEPT_BLOCKS || blocks->bytes + capacity > CFI_KEPT_BYTES) {
+        while (*at && !(*at)->is_free)
+            at = &(*at)->next;
+        struct cfi_block *b = *at;
+        if (!b)
+            return false;
+        *at = b->next;
+        blocks->count--;
+        blocks->bytes -= b->size;
+        b->next = *dropped;
+        *dropped = b;
+    }
+    blocks->count++;
+    blocks->bytes += capacity;
+    return true;
+}
+
+/* One that has just been counted. */
+static struct cfi_block *keep_new(struct cfi_blocks *blocks, size_t size)
+{
+    struct cfi_block *b = block_new(blocks, size);
+    cfi_lock(&blocks->lock);
+    if (b) {
+        b->kept = true;
+        b->next = blocks->kept;
+        blocks->kept = b;
+    } else {
+        blocks->count--;
+        blocks->bytes -= capacity_for(size);
+    }
+    cfi_unlock(&blocks->lock);
+    return b;
+}
+
+struct cfi_block *cfi_block_get(struct cfi_blocks *blocks, size_t size, bool must)
+{
+    struct cfi_block *dropped = NULL;
+    cfi_lock(&blocks->lock);
+    struct cfi_block *b = take_kept(blocks, size);
+    bool room = !b && capacity_for(size) <= CFI_KEPT_BYTES &&
+                make_room(blocks, capacity_for(size), &dropped);
+    cfi_unlock(&blocks->lock);
+    while (dropped) {
+        struct cfi_block *next = dropped->next;
+        block_free(dropped);
+        dropped = next;
+    }
+    if (!b && room)
+        b = keep_new(blocks, size);
+    return b || !must ? b : block_new(blocks, size);
+}
+
+void cfi_block_put(struct cfi_blocks *blocks, struct cfi_block *block)
+{
+    if (!block || cfi_sub_acq_rel(&block->references, 1) != 1)
+        return;
+    if (!block->kept) {
+        block_free(block);
+        return;
+    }
+    cfi_lock(&blocks->lock);
+    block->is_free = true;
+    blocks->warm = true;
+    cfi_unlock(&blocks->lock);
+}
+
+void cfi_blocks_trim(struct cfi_blocks *blocks)
+{
+    cfi_lock(&blocks->lock);
+    for (struct cfi_block *b = blocks->kept; b; b = b->next) {
+        if (b->is_free && !b->is_cold)
+            (void)madvise(b->data, b->size, MADV_REMOVE);
+        b->is_cold |= b->is_free;
+    }
+    blocks->warm = false;
+    cfi_unlock(&blocks->lock);
+}
+
+void cfi_blocks_destroy(struct cfi_blocks *blocks)
+{
+    while (blocks->kept) {
+        struct cfi_block *b = blocks->kept;
+        blocks->kept = b->next;
+        block_free(b);
+    }
+}
+
+/* ---- results ---- */
+
+/* With blocks->lock. */
+static struct cfi_arrived *arrived(struct cfi_child *c, uint32_t number)
+{
+    struct cfi_inflow *in = &c->inflow;
+    return number < CFI_KEPT_BLOCKS ? &in->kept[number] : &in->once;
+}
+
+int cfi_inflow_add(struct cfi_child *c, uint32_t number, size_t size, int fd)
+{
+    struct cfi_arrived news = { .size = size, .number = number };
+    int error = cfi_memory_map(fd, size, false, &news.data);
+    (void)close(fd);
+    if (error)
+        return error;
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived *a = arrived(c, number), old = news;
+    if (!a->in_use) { /* the old one was made for a result that then was none, or was too small */
+        old = *a;
+        *a = news;
+    }
+    cfi_unlock(&c->pool->blocks.lock);
+    if (old.data)
+        (void)munmap(old.data, old.size);
+    return old.data == news.data ? EPROTO : 0;
+}
+
+void *cfi_inflow_peek(struct cfi_child *c, uint32_t number, size_t size)
+{
+    void *data = NULL;
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived *a = arrived(c, number);
+    if (a->data && a->number == number && size <= a->size && !a->in_use) {
+        a->in_use = true;
+        data = a->data;
+    }
+    cfi_unlock(&c->pool->blocks.lock);
+    return data;
+}
+
+/* What a user's cf_bytes lies in. */
+struct lent {
+    struct cfi_mapped mapped;
+    struct cfi_process_pool *pool;
+    struct cfi_child *child; /* NULL: it is used once */
+    size_t size;
+    uint32_t number;
+};
+
+/* A kept block goes back to the worker, unless that has died: then it is nobody's. */
+static bool give_back(struct cfi_child *c, uint32_t number, const void *data)
+{
+    struct cfi_arrived *a = &c->inflow.kept[number];
+    cfi_lock(&c->pool->blocks.lock);
+    bool is_there = a->data == data;
+    if (is_there) {
+        a->in_use = false;
+        cfi_store_release(&c->arena->block_back[number], true);
+    }
+    cfi_unlock(&c->pool->blocks.lock);
+    return is_there;
+}
+
+static void release(struct cfi_mapped *mapped)
+{
+    struct lent *lent = (struct lent *)mapped;
+    struct cfi_process_pool *pool = lent->pool;
+    if (!lent->child || !give_back(lent->child, lent->number, lent->mapped.data))
+        (void)munmap(lent->mapped.data, lent->size);
+    free(lent);
+    cfi_executor_unref(&pool->executor);
+}
+
+bool cfi_inflow_lend(struct cfi_child *c, uint32_t number)
+{
+    struct lent *lent = malloc(sizeof *lent);
+    if (!lent)
+        return false;
+    bool is_kept = number < CFI_KEPT_BLOCKS;
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived *a = arrived(c, number);
+    *lent = (struct lent){ .mapped = { .data = a->data, .release = release },
+                           .pool = c->pool,
+                           .child = is_kept ? c : NULL,
+                           .size = a->size,
+                           .number = number };
+    if (!is_kept)
+        *a = (struct cfi_arrived){ .data = NULL };
+    cfi_unlock(&c->pool->blocks.lock);
+    cfi_executor_ref(&c->pool->executor);
+    cfi_mapped_add(&lent->mapped);
+    return true;
+}
+
+void cfi_inflow_done(struct cfi_child *c, uint32_t number)
+{
+    if (number < CFI_KEPT_BLOCKS) {
+        (void)give_back(c, number, c->inflow.kept[number].data); /* in use: nobody replaces it */
+        return;
+    }
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived a = c->inflow.once;
+    c->inflow.once = (struct cfi_arrived){ .data = NULL };
+    cfi_unlock(&c->pool->blocks.lock);
+    (void)munmap(a.data, a.size);
+}
+
+void cfi_inflow_clear(struct cfi_child *c)
+{
+    struct cfi_inflow old;
+    cfi_lock(&c->pool->blocks.lock);
+    old = c->inflow;
+    c->inflow = (struct cfi_inflow){ .once = { .data = NULL } };
+    cfi_unlock(&c->pool->blocks.lock);
+    for (unsigned i = 0; i <= CFI_KEPT_BLOCKS; i++) {
+        struct cfi_arrived *a = i < CFI_KEPT_BLOCKS ? &old.kept[i] : &old.once;
+        if (a->data && !a->in_use)
+            (void)munmap(a->data, a->size);
+    }
+}
