@@ -95,7 +95,8 @@ static void begin(void)
     if (rank == NULL)
         bench_die("not started by mpirun");
     if (atoi(rank) == 0) {
-        usleep(PARENT_LATER_US);
+        if (strncmp(run.workload, "P4", 2) == 0)
+            usleep(PARENT_LATER_US);
         return;
     }
     MPI_Init(NULL, NULL);
@@ -193,7 +194,7 @@ static void first_result(void)
     open_pool();
     submit(&cell, &arg);
     collect(&cell, &result);
-    double took = (double)(bench_now() - atoll(began)) / 1e3 - PARENT_LATER_US;
+    double took = (double)(bench_now() - atoll(began)) / 1e3;
     close_pool();
     bench_print("us=%.1f", took);
 }
