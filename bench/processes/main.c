@@ -26,6 +26,8 @@ static void read_parameters(const char *name)
 
 int main(int argc, char **argv)
 {
+    if (peer.first != NULL)
+        peer.first();
     if (argc == 2 && strcmp(argv[1], "version") == 0)
         return puts(peer.version()) < 0;
     if (!bench_read_arguments(peer.name, argc, argv))

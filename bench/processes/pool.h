@@ -45,7 +45,8 @@ extern long bench_second_parameter;             /* ... and the slash in P5:1000/
 struct peer {
     const char *name;
     const char *(*version)(void);
-    void (*begin)(void); /* NULL, or: first in main           */
+    void (*first)(void); /* NULL, or: first in main           */
+    void (*begin)(void); /* NULL, or: when `run` is known     */
     void (*open)(void);  /* run.workers of them               */
     void (*close)(void);
     size_t cell_size;

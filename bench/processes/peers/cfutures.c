@@ -96,7 +96,7 @@ static uint64_t fetch_large(size_t size)
 const struct peer peer = {
     .name = "cfutures",
     .version = version,
-    .begin = cf_worker_main,
+    .first = cf_worker_main,
     .open = open_pool,
     .close = close_pool,
     .cell_size = sizeof(cf_future *),
