@@ -145,11 +145,13 @@ static cf_status timed_out(void)
  * whenever there was something to do. */
 static bool spin(cf_future *f, int64_t deadline)
 {
-    bool helps = cfi_is_waited_for();
-    for (int i = 0; i <= cfi_spins; i++) {
+    bool helps = cfi_is_waited_for(), remote = f->flags & CFI_REMOTE;
+    /* Another process takes a wake-up's time to begin: sleeping before that, both would always sleep. */
+    int turns = remote ? 3 * cfi_spins : cfi_spins;
+    for (int i = 0; i <= turns; i++) {
         if (cfi_future_is_done(f))
             return true;
-        if (CFI_UNLIKELY(f->flags & CFI_REMOTE))
+        if (CFI_UNLIKELY(remote))
             f->executor->pool->remote->look(f->executor->self, f);
         if (!helps || !cfi_wait_help(f))
             cfi_pause();

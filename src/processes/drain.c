@@ -231,7 +231,8 @@ static void after_reading(struct cfi_child *c)
     struct cfi_process_pool *pool = c->pool;
     cfi_lock(&pool->lock);
     cfi_refill(c);
-    c->dry |= pool->started > 1; /* another may have work for it */
+    c->dry |=
+        pool->started > 1 && c->sent != cfi_load_relaxed(&c->seen); /* then it may help others */
     (void)cfi_arm(c);
     bool room = pool->options.max_pending && cfi_load_relaxed(&pool->room_waiters);
     cfi_unlock(&pool->lock);
