@@ -260,26 +260,29 @@ static void *content_of(const cf_bytes *reply)
     return (char *)reply->data + sizeof(struct reply);
 }
 
-/* This thread's last error as a reply. */
-static cf_status reply_with_error(cf_bytes *ret)
+static cf_status reply_with_failure(cf_status status, int code, const char *text, cf_bytes *ret)
 {
-    const cf_error *error = cf_last_error();
-    size_t size = strlen(error->message);
+    size_t size = strlen(text);
     size = size < MOST_TEXT ? size : MOST_TEXT;
-    char text[MOST_TEXT + 1];
-    memcpy(text, error->message, size); /* a failing allocation writes over it */
-    cf_status s = new_reply(error->status, error->code, size, ret);
+    cf_status s = new_reply(status, code, size, ret);
     if (s == CF_OK)
         memcpy(content_of(ret), text, size);
     return s;
 }
 
+/* This thread's last error, which says why nothing could be called. */
+static cf_status reply_with_error(cf_bytes *ret)
+{
+    const cf_error *error = cf_last_error();
+    return reply_with_failure(error->status, error->code, error->message, ret);
+}
+
 static cf_status reply_with_code(struct cfi_frame *frame, int code, cf_bytes *ret)
 {
     struct cfi_ending ending = cfi_map_failed(frame, code);
-    (void)cfi_map_fail(&ending, 0);
+    cf_status s = reply_with_failure(ending.status, code, cfi_map_text(&ending), ret);
     free(ending.text);
-    return reply_with_error(ret);
+    return s;
 }
 
 /* After the task has returned: did it succeed? */
