@@ -39,11 +39,9 @@ static int task(const void *arg, void *result)
 static void print_error(const cf_error *error)
 {
     printf("%s: %s\n", cf_status_name(error->status), error->message);
-    if (error->signal_number != 0)
-        printf("    worker process %d, signal %d: %s\n", error->worker_pid, error->signal_number,
-               strsignal(error->signal_number));
-    if (error->exit_code != -1)
-        printf("    worker process %d, exit code %d\n", error->worker_pid, error->exit_code);
+    if (error->signal_number != 0 || error->exit_code != -1)
+        printf("    worker_pid %d, signal_number %d, exit_code %d\n", error->worker_pid,
+               error->signal_number, error->exit_code);
 }
 
 /* Six tasks on two workers, of which three do not survive. */
