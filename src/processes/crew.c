@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_AGAIN_NS = 100000000, STATUS_WAIT_NS = 100000000 };
+enum { START_AGAIN_NS = 100000000, STATUS_WAIT_NS = 100000000, MOST_MESSAGES = 4096 };
 
 /* ---- making a channel ---- */
 
@@ -109,8 +109,11 @@ static int send_welcome(struct cfi_child *c, int arena_fd)
         tell_function(c, &pool->initializer);
     if (m.has_finalizer)
         tell_function(c, &pool->finalizer);
+    cfi_lock(&pool->server_lock); /* the server's descriptors may be another's soon */
     const int fds[] = { arena_fd, c->eventfd, pool->server.host, pool->data_fd };
-    return cfi_message_send(c->socket, &m, fds, pool->data_fd >= 0 ? 4 : 3);
+    int error = cfi_message_send(c->socket, &m, fds, pool->data_fd >= 0 ? 4 : 3);
+    cfi_unlock(&pool->server_lock);
+    return error;
 }
 
 static void close_one(int *fd)
@@ -143,6 +146,7 @@ static void begin_life(struct cfi_child *c)
     c->tasks = 0;
     c->window = 2;
     c->stop_signal = 0;
+    c->hung_up_at = 0;
 }
 
 /* ---- asking for a process ---- */
@@ -163,9 +167,13 @@ static int ask_host(struct cfi_child *c, int theirs)
 
 static int ask_for_process(struct cfi_child *c, int theirs)
 {
-    return c->pool->host.start_process
-               ? ask_host(c, theirs)
-               : cfi_server_request(&c->pool->server, c->death->tag, theirs);
+    struct cfi_process_pool *pool = c->pool;
+    if (pool->host.start_process)
+        return ask_host(c, theirs);
+    cfi_lock(&pool->server_lock);
+    int error = pool->has_server ? cfi_server_request(&pool->server, c->death->tag, theirs) : EPIPE;
+    cfi_unlock(&pool->server_lock);
+    return error;
 }
 
 static int open_channel(struct cfi_child *c)
@@ -337,24 +345,25 @@ static int handle(struct cfi_child *c, const struct cfi_message *m, int fd,
     cfi_unlock(&c->pool->lock);
     if (was_asked && m->type == CFI_UNFIT)
         *unfit = *m;
-    return 0;
+    return was_asked || m->type == CFI_UNFIT ? 0 : EPROTO;
 }
 
 /* Reads all that is there; 0 or what is wrong with it. */
 static int read_messages(struct cfi_child *c, struct cfi_message *unfit)
 {
-    for (;;) {
+    for (int i = 0; i < MOST_MESSAGES; i++) {
         struct cfi_message m;
         int fds[4], count = 0;
         int error = cfi_message_receive(c->socket, &m, MSG_DONTWAIT, fds, &count);
         if (error)
             return error == EAGAIN ? 0 : error;
-        for (int i = 1; i < count; i++)
-            (void)close(fds[i]);
+        for (int k = 1; k < count; k++)
+            (void)close(fds[k]);
         error = handle(c, &m, count > 0 ? fds[0] : -1, unfit);
         if (error)
             return error;
     }
+    return EPROTO; /* a flood */
 }
 
 void cfi_child_messages(struct cfi_child *c)
@@ -375,9 +384,17 @@ void cfi_child_messages(struct cfi_child *c)
 
 /* ---- how it ended, in words ---- */
 
-static bool ran_out_of_memory(const struct cfi_death *d, int status)
+/* Each kill is the end of one process: those before its birth were not its own, nor those that have
+ * explained another's. */
+static bool ran_out_of_memory(struct cfi_process_pool *pool, const struct cfi_death *d, int status)
 {
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && cfi_oom_kills("") > d->oom_kills;
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || d->stopped)
+        return false;
+    if (pool->oom_kills < d->oom_kills)
+        pool->oom_kills = d->oom_kills;
+    bool is_one = cfi_oom_kills("") > pool->oom_kills;
+    pool->oom_kills += is_one;
+    return is_one;
 }
 
 static const char *text_of_end(const struct cfi_death *d, const cf_error *e, char *text,
@@ -401,7 +418,8 @@ static const char *text_of_end(const struct cfi_death *d, const cf_error *e, cha
 }
 
 /* status -1: not known. */
-static cf_error error_of_end(const struct cfi_death *d, int status, char *text, size_t size)
+static cf_error error_of_end(struct cfi_process_pool *pool, const struct cfi_death *d, int status,
+                             char *text, size_t size)
 {
     bool known = status != -1;
     cf_error e = { .size = sizeof e,
@@ -409,7 +427,7 @@ static cf_error error_of_end(const struct cfi_death *d, int status, char *text, 
                    .worker_pid = (int)d->pid,
                    .signal_number = known && WIFSIGNALED(status) ? WTERMSIG(status) : 0,
                    .exit_code = known && WIFEXITED(status) ? WEXITSTATUS(status) : -1,
-                   .out_of_memory = known && !d->stopped && ran_out_of_memory(d, status) };
+                   .out_of_memory = known && ran_out_of_memory(pool, d, status) };
     e.message = text_of_end(d, &e, text, size);
     return e;
 }
@@ -538,7 +556,7 @@ static void break_for(struct cfi_process_pool *pool, const cf_error *last, bool 
 static void conclude(struct cfi_process_pool *pool, struct cfi_death *d, int status)
 {
     char text[256];
-    const cf_error error = error_of_end(d, status, text, sizeof text);
+    const cf_error error = error_of_end(pool, d, status, text, sizeof text);
     bool crash = !d->expected && !d->stopped;
     bool too_many = crash && is_one_too_many(pool, cfi_now());
     if (too_many || (crash && pool->options.on_crash == CF_ON_CRASH_BREAK))
@@ -639,26 +657,61 @@ static void unborn(struct cfi_process_pool *pool, const struct cfi_server_event 
         conclude(pool, d, -1);
 }
 
-static void server_gone(struct cfi_process_pool *pool)
+/* The workers went with it; how they ended nobody knows. */
+static void bury_all(struct cfi_process_pool *pool)
 {
-    static const cf_error error = { .size = sizeof error,
-                                    .status = CF_BROKEN,
-                                    .message = "the pool's fork server has died",
-                                    .exit_code = -1 };
-    if (!cfi_load_relaxed(&pool->executor.is_broken))
-        cfi_process_pool_break(pool, &error);
-    for (unsigned i = 0; i < pool->options.max_workers; i++) { /* the workers went with it */
+    for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && cfi_state_of(c) != CFI_CHILD_ABSENT && cfi_state_of(c) != CFI_CHILD_STARTING)
+        if (cfi_has_channel(c))
             cfi_child_died(c);
     }
-    cfi_check_deaths(pool, CFI_NEVER);
+    struct cfi_death *d;
+    while ((d = take_death(pool, 0, CFI_NEVER)))
+        conclude(pool, d, -1);
+}
+
+static void break_without_server(struct cfi_process_pool *pool, const char *why)
+{
+    char text[CFI_MOST_TEXT];
+    snprintf(text, sizeof text, "the pool's fork server has died%s%s", why ? ": " : "",
+             why ? why : "");
+    say_broken(pool, 0, text, 0);
+}
+
+static bool replace_server(struct cfi_process_pool *pool)
+{
+    struct cfi_server new;
+    if (cfi_server_start(pool->options.start_method, &new) != CF_OK)
+        return false;
+    cfi_lock(&pool->server_lock);
+    pool->server = new;
+    pool->has_server = true;
+    cfi_unlock(&pool->server_lock);
+    return cfi_watch_server(pool) == 0;
+}
+
+/* Another one takes its place, if there can be one: a fork of this process can not, since by now it has
+ * threads. */
+static void server_gone(struct cfi_process_pool *pool)
+{
+    cfi_lock(&pool->server_lock);
+    struct cfi_server old = pool->server;
+    pool->has_server = false;
+    cfi_unlock(&pool->server_lock);
+    cfi_server_stop(&old);
+    bool needed = !cfi_load_relaxed(&pool->executor.is_broken) && !cfi_load_relaxed(&pool->closing);
+    bool too_many = needed && is_one_too_many(pool, cfi_now());
+    if (needed && (too_many || !replace_server(pool)))
+        break_without_server(pool, too_many ? NULL : cf_last_error()->message);
+    bury_all(pool);
+    cfi_start_wanted(pool);
 }
 
 void cfi_server_events(struct cfi_process_pool *pool)
 {
     struct cfi_server_event e;
-    while (pool->has_server && cfi_server_next(&pool->server, &e)) {
+    while (pool->has_server &&
+           cfi_server_next(&pool->server, &e)) { /* this thread alone changes it */
         if (e.type == CFI_WORKER_BORN)
             born(pool, &e);
         else if (e.type == CFI_WORKER_DIED)

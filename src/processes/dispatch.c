@@ -410,7 +410,7 @@ static struct cfi_child *most_loaded(struct cfi_process_pool *pool)
     uint32_t count = 1;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && c->arena && outstanding(c) > count) {
+        if (cfi_has_channel(c) && outstanding(c) > count) {
             most = c;
             count = outstanding(c);
         }
@@ -445,7 +445,7 @@ void cfi_refill(struct cfi_child *c)
         if (c->pool->queued && outstanding(c) <= c->window / 2 && send_queued(c))
             cfi_wake_worker(c);
     }
-    if (c->arena && outstanding(c) == 0) {
+    if (cfi_has_channel(c) && outstanding(c) == 0) {
         c->eager = c->dry = false;
         cfi_set_idle(c, has_room(c));
         if (takes_tasks(c) && !has_room(c)) /* it has had all the tasks of its life */
@@ -468,7 +468,7 @@ void cfi_eager_all(struct cfi_process_pool *pool)
 {
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && c->arena && cfi_state_of(c) != CFI_CHILD_STARTING) {
+        if (cfi_has_channel(c)) {
             c->eager = true;
             (void)cfi_arm(c);
         }
@@ -481,7 +481,7 @@ void cfi_count_pending(struct cfi_process_pool *pool)
     size_t count = pool->queued;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        uint32_t have = c && c->arena ? outstanding(c) : 0;
+        uint32_t have = cfi_has_channel(c) ? outstanding(c) : 0;
         for (uint32_t n = 1; n < have; n++)
             count += cfi_load_relaxed(&cfi_slot_of(c, cfi_load_relaxed(&c->seen) + n)->state) ==
                      CFI_SENT;
@@ -516,7 +516,7 @@ static bool ring_number(struct cfi_child *c, uint32_t *ret)
 bool cfi_arm(struct cfi_child *c)
 {
     uint32_t number, quiet = CFI_QUIET;
-    if (!c->arena || !ring_number(c, &number))
+    if (!cfi_has_channel(c) || !ring_number(c, &number))
         return false;
     cfi_store_seq_cst(&c->arena->ring_at, number);
     (void)cfi_cas_seq_cst(&c->arena->bell, &quiet, CFI_RING_MANAGER);
@@ -529,6 +529,6 @@ bool cfi_arm(struct cfi_child *c)
 void cfi_nudge(struct cfi_child *c)
 {
     uint32_t waiter = CFI_RING_WAITER;
-    if (c->arena && cfi_cas_seq_cst(&c->arena->bell, &waiter, CFI_QUIET))
+    if (cfi_has_channel(c) && cfi_cas_seq_cst(&c->arena->bell, &waiter, CFI_QUIET))
         cfi_shared_wake(&c->arena->bell, 1);
 }

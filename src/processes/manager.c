@@ -50,6 +50,11 @@ int cfi_watch_child(struct cfi_child *c)
     return error;
 }
 
+int cfi_watch_server(struct cfi_process_pool *pool)
+{
+    return pool->has_server ? add(pool, pool->server.socket, EPOLLIN, SERVER) : 0;
+}
+
 /* ---- events ---- */
 
 struct manager {
@@ -82,8 +87,7 @@ static void on_event(struct manager *m, const struct epoll_event *e)
         cfi_server_events(pool);
     } else {
         struct cfi_child *c = cfi_child_at(pool, e->data.u64 >> 8 & 0xffffff);
-        if (c && cfi_generation_of(c) == (uint16_t)(e->data.u64 >> 32) &&
-            cfi_state_of(c) != CFI_CHILD_ABSENT)
+        if (cfi_has_channel(c) && cfi_generation_of(c) == (uint16_t)(e->data.u64 >> 32))
             on_child(m, source, c);
     }
 }
@@ -125,7 +129,7 @@ static bool look_at_all(struct cfi_process_pool *pool, int64_t now)
     bool again = false;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && cfi_state_of(c) != CFI_CHILD_ABSENT && cfi_state_of(c) != CFI_CHILD_STARTING)
+        if (cfi_has_channel(c))
             again |= look_at(c, now);
     }
     return again;
@@ -179,7 +183,7 @@ static bool stays_awake(struct manager *m, bool again, int64_t now)
     pool->awake = awake;
     for (unsigned i = 0; !awake && i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (!c || !c->arena || c->sent == cfi_load_relaxed(&c->seen))
+        if (!cfi_has_channel(c) || c->sent == cfi_load_relaxed(&c->seen))
             continue;
         c->dry = true;
         if (cfi_arm(c)) /* it is there already */
@@ -256,6 +260,7 @@ static void *end(struct cfi_process_pool *pool)
     cfi_store_seq_cst(&pool->ended, 1);
     cfi_futex_wake(&pool->ended, INT_MAX);
     cfi_executor_unref(&pool->executor);
+    cfi_own_thread(-1);
     return NULL;
 }
 
@@ -281,8 +286,6 @@ void *cfi_manager_main(void *arg)
     struct cfi_process_pool *pool = m.pool;
     cfi_thread_name("cf-manager", 0);
     cfi_this.executor = &pool->executor;
-    if (pool->has_server && add(pool, pool->server.socket, EPOLLIN, SERVER) != 0)
-        cfi_wake_manager(pool); /* cf_process_pool_new has tried it: it cannot fail */
     while (!is_finished(pool)) {
         struct epoll_event events[MOST_EVENTS];
         int n = epoll_wait(pool->epoll, events, MOST_EVENTS, round_of(&m));

@@ -101,7 +101,7 @@ cf_future *cfi_process_piece_new(struct cfi_process_pool *pool, cfi_function *fn
                                  struct cfi_block *shared, void **ret_arg)
 {
     const cf_task task = { .arg_size = arg_size };
-    cf_future *f;
+    cf_future *f = NULL;
     if (make(pool, CFI_KIND_BYTES, CFI_CALL_PIECE, fn, &task, &f) != CF_OK)
         return NULL;
     if (shared)
@@ -300,7 +300,7 @@ static void cancel_pending(struct cfi_process_pool *pool)
         cfi_lock(&pool->lock);
         for (unsigned i = 0; i < pool->options.max_workers; i++) {
             struct cfi_child *c = cfi_child_at(pool, i);
-            if (c && c->arena && cfi_state_of(c) != CFI_CHILD_STARTING)
+            if (cfi_has_channel(c))
                 cfi_take_back_all(c);
         }
         f = cfi_take_queued(pool);
@@ -583,9 +583,14 @@ static cf_status start_server(struct cfi_process_pool *pool)
 
 static cf_status start_manager(struct cfi_process_pool *pool)
 {
+    int unwatched = cfi_watch_server(pool);
+    if (unwatched)
+        return cfi_fail_system(unwatched, "epoll_ctl: for the pool's fork server");
     cfi_executor_init(&pool->executor, &ops, pool, &pool_ops, true);
     cfi_executor_ref(&pool->executor); /* the manager's */
     int error = cfi_thread_start(&pool->manager, cfi_manager_main, pool, MANAGER_STACK);
+    cfi_own_thread(error ? 0
+                         : 1); /* the manager runs no code of the user's: forks need not mind it */
     return error ? cfi_fail_system(error, "the pool cannot start its manager thread") : CF_OK;
 }
 

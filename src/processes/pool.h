@@ -146,6 +146,12 @@ static inline uint16_t cfi_generation_of(const struct cfi_child *c)
     return (uint16_t)cfi_load_acquire(&((struct cfi_child *)(uintptr_t)c)->life);
 }
 
+/* Has it a channel that can be looked at?  Of NULL not. */
+static inline bool cfi_has_channel(const struct cfi_child *c)
+{
+    return c && cfi_state_of(c) >= CFI_CHILD_ASKED;
+}
+
 static inline struct cfi_slot *cfi_slot_of(const struct cfi_child *c, uint32_t number)
 {
     return &c->arena->slots[number % CFI_SLOTS];
@@ -183,10 +189,12 @@ struct cfi_process_pool {
     cf_host host;
     char *name;
     struct cfi_identity initializer, finalizer;
-    int data_fd; /* the initializer's bytes; -1: none */
+    int data_fd;                 /* the initializer's bytes; -1: none */
+    struct cfi_lock server_lock; /* guards these two; a leaf */
     struct cfi_server server;
     bool has_server;
-    int epoll, wake; /* wake: an eventfd for the manager */
+    uint64_t oom_kills; /* those that were some worker's end; the manager's */
+    int epoll, wake;    /* wake: an eventfd for the manager */
     cfi_thread manager;
     CFI_ATOMIC(struct cfi_child *) * children; /* max_workers; made as they are needed */
 
@@ -293,6 +301,7 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline);
 void *cfi_manager_main(void *pool);
 void cfi_wake_manager(struct cfi_process_pool *pool);
 int cfi_watch_child(struct cfi_child *c); /* adds its descriptors; 0 or an errno */
+int cfi_watch_server(struct cfi_process_pool *pool);
 
 /* ---- callbacks.c ---- */
 void cfi_call_back_later(void *self, cf_future *f, struct cfi_watcher *callbacks);

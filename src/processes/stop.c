@@ -103,7 +103,7 @@ int64_t cfi_check_stops(struct cfi_process_pool *pool, int64_t now)
     bool kill = pool->kill_at <= now;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (!c || cfi_state_of(c) == CFI_CHILD_ABSENT || cfi_state_of(c) == CFI_CHILD_STARTING)
+        if (!cfi_has_channel(c))
             continue;
         if (kill && c->pidfd >= 0)
             cfi_pidfd_signal(c->pidfd, SIGKILL);
@@ -125,7 +125,7 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline)
         pool->kill_at = deadline;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (!c || cfi_state_of(c) == CFI_CHILD_ABSENT || cfi_state_of(c) == CFI_CHILD_STARTING)
+        if (!cfi_has_channel(c))
             continue;
         cfi_store_seq_cst(&c->arena->stop_all, true);
         if (c->pidfd >= 0 && runs(c, cfi_load_relaxed(&c->seen)))
