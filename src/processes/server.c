@@ -49,6 +49,12 @@ struct here {
     size_t count, room;
 };
 
+/* Else a fresh image is called "exe", and a worker as its server is. */
+static void name_process(const char *name)
+{
+    (void)prctl(PR_SET_NAME, name);
+}
+
 /* ---- the end ---- */
 
 /* The workers are reaped too: where the host is process 1 they would become its zombies. */
@@ -127,6 +133,7 @@ static noreturn void be_worker(const struct here *here, int channel)
     (void)close(here->host);
     (void)close(here->signals);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    name_process("cfutures-worker");
     offer_to_the_oom_killer();
     if (here->is_spawn)
         become_fresh_image(channel);
@@ -314,7 +321,7 @@ static int arrange_all(struct here *here)
 void cfi_server_run(int socket)
 {
     struct here here = { .socket = socket, .host = -1, .signals = -1, .pid = getpid() };
-    (void)prctl(PR_SET_NAME, "cfutures-server");
+    name_process("cfutures-server");
     int error = arrange_all(&here);
     (void)say(&here, CFI_SAY(READY, .error = error), -1);
     if (error != 0)
@@ -380,6 +387,7 @@ void cf_worker_main(void)
     int channel = take_descriptor(CFI_WORKER_VARIABLE);
     if (is_from_us(channel)) {
         (void)fcntl(channel, F_SETFD, FD_CLOEXEC);
+        name_process("cfutures-worker");
         _exit(cf_worker_run_channel(channel));
     }
 }

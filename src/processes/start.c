@@ -58,20 +58,23 @@ void cfi_own_thread(int delta)
     while (!cfi_cas_acq_rel(&own_threads, &word, next));
 }
 
-#ifdef CFI_TSAN
-enum { HARMLESS = 2 }; /* ThreadSanitizer has a thread of its own */
-#else
-enum { HARMLESS = 1 };
-#endif
+/* ThreadSanitizer has a thread of its own, and takes every clone for a fork.  It may be in the program
+ * alone, so it is looked for where this runs. */
+extern void __tsan_init(void) __attribute__((weak));
 
-/* How many threads this process has besides harmless ones and this; below 0: there is no /proc. */
+static bool is_thread_sanitized(void)
+{
+    return __tsan_init != NULL;
+}
+
+/* How many threads this process has besides this and harmless ones; below 0: there is no /proc. */
 static long other_threads(void)
 {
     struct stat task;
     if (stat("/proc/self/task", &task) != 0 || task.st_nlink < 3)
         return -1;
-    long others =
-        (long)task.st_nlink - 2 - HARMLESS - (long)own_thread_count(cfi_load_acquire(&own_threads));
+    long harmless = 1 + (long)own_thread_count(cfi_load_acquire(&own_threads));
+    long others = (long)task.st_nlink - 2 - harmless - is_thread_sanitized();
     return others > 0 ? others : 0;
 }
 
@@ -216,6 +219,17 @@ static char **environment_with(int socket)
     return copy;
 }
 
+/* Exit signal 0: only a wait that names it, or __WALL, ever sees it. */
+static pid_t clone_between(struct start *start, char *stack_end)
+{
+    if (!is_thread_sanitized())
+        return clone(spawn_server, stack_end, CLONE_VM | CLONE_VFORK, start);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(spawn_server(start));
+    return pid;
+}
+
 static cf_status make_by_exec(struct start *start)
 {
     enum { STACK = 128 * 1024 };
@@ -228,9 +242,7 @@ static cf_status make_by_exec(struct start *start)
     if (stack == MAP_FAILED) {
         s = cfi_fail_system(errno, "mmap: a stack for the fork server");
     } else {
-        /* Exit signal 0: only a wait that names it, or __WALL, ever sees it. */
-        s = wait_for(clone(spawn_server, stack + STACK, CLONE_VM | CLONE_VFORK, start),
-                     "clone: the fork server");
+        s = wait_for(clone_between(start, stack + STACK), "clone: the fork server");
         (void)munmap(stack, STACK);
     }
     free(start->environment);
