@@ -54,10 +54,24 @@ static void set_queued(struct cfi_process_pool *pool, cf_future *f, bool queued)
     p->queued = queued;
 }
 
+/* From the first priority on a worker has one task at a time: what waits in its channel could not be
+ * overtaken. */
+static void become_strict(struct cfi_process_pool *pool)
+{
+    pool->is_strict = true;
+    for (unsigned i = 0; i < pool->options.max_workers; i++) {
+        struct cfi_child *c = cfi_child_at(pool, i);
+        if (cfi_has_channel(c))
+            cfi_take_back_all(c);
+    }
+}
+
 void cfi_enqueue(struct cfi_process_pool *pool, cf_future *f)
 {
     set_queued(pool, f, true);
     int64_t priority = cfi_future_extra(f)->task.priority;
+    if (priority && !pool->is_strict)
+        become_strict(pool);
     /* Without memory for the heap it is a task like any other. */
     if (!priority || cfi_heap_put(&pool->heap, f, priority) != CF_OK)
         cfi_list_append(&pool->pending, f);
@@ -201,7 +215,8 @@ static unsigned window_of(struct cfi_child *c)
 static bool has_room(struct cfi_child *c)
 {
     unsigned limit = c->pool->options.max_tasks_per_child;
-    return takes_tasks(c) && outstanding(c) < c->window && (!limit || c->tasks < limit);
+    unsigned window = c->pool->is_strict ? 1 : c->window;
+    return takes_tasks(c) && outstanding(c) < window && (!limit || c->tasks < limit);
 }
 
 /* ---- sending ---- */

@@ -517,14 +517,20 @@ static cf_status allocate(struct cfi_process_pool *pool)
     return cfi_fail_fixed(CF_NOMEM, "cf_process_pool_new: out of memory");
 }
 
+static cf_status name_function(const char *option, cfi_function *fn, struct cfi_identity *ret)
+{
+    cf_status s = cfi_identify(fn, ret);
+    return s == CF_INVALID ? cfi_fail(s, "%s: %s", option, cf_last_error()->message) : s;
+}
+
 static cf_status name_functions(struct cfi_process_pool *pool)
 {
     const cf_process_pool_options *o = &pool->options;
     cf_status s = CF_OK;
     if (o->initializer)
-        s = cfi_identify((cfi_function *)o->initializer, &pool->initializer);
+        s = name_function("initializer", (cfi_function *)o->initializer, &pool->initializer);
     if (s == CF_OK && o->finalizer)
-        s = cfi_identify((cfi_function *)o->finalizer, &pool->finalizer);
+        s = name_function("finalizer", (cfi_function *)o->finalizer, &pool->finalizer);
     return s;
 }
 

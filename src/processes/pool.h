@@ -208,7 +208,8 @@ struct cfi_process_pool {
     unsigned recent, cursor; /* the child that was idle last; the one that is being filled */
     unsigned started;        /* children that are not ABSENT */
     bool closed, stopping;
-    bool awake; /* the manager looks at everything once in a while */
+    bool is_strict; /* there were priorities: no task is sent before its turn */
+    bool awake;     /* the manager looks at everything once in a while */
     int start_error;
     int64_t start_again_at;
     int64_t kill_at; /* shutdown with CF_STOP_RUNNING: when it kills */
