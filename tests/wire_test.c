@@ -4,7 +4,35 @@
 #define _GNU_SOURCE
 #include "manual.h"
 
+/* Between these two the allocations of wire.c can be refused. */
+#include "core/future.h"
+#include "core/map.h"
+
+enum { UNLIMITED = -1 };
+static int may_allocate = UNLIMITED; /* so often; 0: not once more */
+
+static bool is_refused(void)
+{
+    bool refused = may_allocate == 0;
+    may_allocate -= may_allocate > 0;
+    return refused;
+}
+
+static cf_status scarce_resize(cf_bytes *bytes, size_t size)
+{
+    return is_refused() ? cfi_fail(CF_NOMEM, "refused") : cf_bytes_resize(bytes, size);
+}
+
+static void *scarce_malloc(size_t size)
+{
+    return is_refused() ? NULL : malloc(size);
+}
+
+#define cf_bytes_resize scarce_resize
+#define malloc          scarce_malloc
 #include "wire/wire.c"
+#undef malloc
+#undef cf_bytes_resize
 
 /* A request may ask for more than there is: a sanitizer's malloc shall say so, not abort. */
 const char *__asan_default_options(void);
@@ -536,6 +564,75 @@ static void test_another_processes_reply(void **unused)
     cf_bytes_free(&reply);
 }
 
+/* ---- without memory ---- */
+
+/* How the call with so few allocations ends, as its reply says or without one. */
+static cf_status call_with(int allocations, const void *request, size_t size)
+{
+    cf_bytes reply = { (void *)1, 1 };
+    may_allocate = allocations;
+    cf_status s = cf_wire_call(request, size, &reply);
+    may_allocate = UNLIMITED;
+    if (s != CF_OK) {
+        assert_ptr_equal(reply.data, (void *)1);
+        return s;
+    }
+    struct reply head;
+    memcpy(&head, reply.data, sizeof head);
+    cf_bytes_free(&reply);
+    return (cf_status)head.status;
+}
+
+static void test_no_memory(void **unused)
+{
+    (void)unused;
+    const int code = 9;
+    const struct {
+        cf_task task;
+        int allocations; /* that a call needs, the argument's copy among them */
+        cf_status status;
+    } cases[] = {
+        { { .bytes_fn = twice, .arg = "some", .arg_size = 4 }, 2, CF_OK },
+        { { .fn = leaves_out, .arg = "some", .arg_size = 4, .result_size = 99 }, 2, CF_OK },
+        { { .fn = says_why, .arg = &code, .arg_size = sizeof code }, 3, CF_FAILED },
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        cf_task task = cases[i].task;
+        task.size = sizeof task;
+        cf_future *f = submit(&task);
+        cf_bytes request = { (void *)1, 1 };
+        may_allocate = 0;
+        assert_int_equal(cf_wire_encode(f, &request), CF_NOMEM);
+        assert_ptr_equal(request.data, (void *)1);
+        may_allocate = UNLIMITED;
+        request = encode(f);
+        char *odd = malloc(request.size + 1);
+        memcpy(odd + 1, request.data, request.size);
+        for (int k = 0; k < cases[i].allocations; k++)
+            assert_int_equal(call_with(k, odd + 1, request.size), CF_NOMEM);
+        assert_int_equal(call_with(cases[i].allocations, odd + 1, request.size), cases[i].status);
+        free(odd);
+        cf_bytes_free(&request);
+        let_go(f);
+    }
+}
+
+static void test_no_memory_for_the_result(void **unused)
+{
+    (void)unused;
+    const cf_task task = bytes_task("some bytes", 10);
+    cf_future *f = submit(&task);
+    cf_bytes request = encode(f), reply = call(&request);
+    may_allocate = 0;
+    assert_int_equal(cf_wire_settle(f, reply.data, reply.size), CF_NOMEM);
+    may_allocate = UNLIMITED;
+    assert_false(cf_future_done(f));
+    assert_int_equal(cf_wire_settle(f, reply.data, reply.size), CF_OK);
+    cf_bytes_free(&request);
+    cf_bytes_free(&reply);
+    let_go(f);
+}
+
 /* ---- damage ---- */
 
 static const struct pair some_pair = { 1000, 7 };
@@ -910,6 +1007,8 @@ int main(void)
         TEST(test_another_tasks_reply),
         TEST(test_one_task_asked_for_twice),
         TEST(test_another_processes_reply),
+        TEST(test_no_memory),
+        TEST(test_no_memory_for_the_result),
         TEST(test_a_damaged_byte_in_a_request),
         TEST(test_a_damaged_byte_in_a_reply),
         TEST(test_other_lengths),
