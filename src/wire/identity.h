@@ -40,7 +40,7 @@ cf_status cfi_identify(cfi_function *fn, struct cfi_identity *ret);
 const struct cfi_image_name *cfi_image_name(unsigned number);
 
 /* The loaded image with that name, loaded now if need be; its number in this process.  `name` may
- * be hostile.  CF_OK or CF_INVALID, with a message that names it. */
+ * be hostile.  CF_OK, CF_INVALID with a message that names it, or CF_NOMEM. */
 cf_status cfi_image_find(const struct cfi_image_name *name, unsigned *ret_number);
 
 /* The function at that offset of an image; NULL: there is no code. */
