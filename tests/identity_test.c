@@ -163,8 +163,6 @@ static void test_an_unknown_image(void **unused)
         { "/nowhere/libx.so", "libx.so (build-id ab12cd0f..) is not in this process" },
         { "/", " (build-id ab12cd0f..) is not in this process" },
         { "/dev/zero", "zero (build-id ab12cd0f..) is not in this process" },
-        { "/etc/passwd",
-          "passwd (build-id ab12cd0f..) is not in this process: /etc/passwd: invalid ELF header" },
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct cfi_image_name image = made_up(cases[i].path);
@@ -175,6 +173,17 @@ static void test_an_unknown_image(void **unused)
     assert_not_found(&image, "libx.so (hash ab12cd0f..) is not in this process");
     image.id_size = 1;
     assert_not_found(&image, "libx.so (hash ab..) is not in this process");
+}
+
+/* The loader says why in its own words. */
+static void test_a_file_that_is_no_library(void **unused)
+{
+    (void)unused;
+    static const char message[] = "passwd (build-id ab12cd0f..) is not in this process: ";
+    struct cfi_image_name image = made_up("/etc/passwd");
+    unsigned number;
+    assert_int_equal(cfi_image_find(&image, &number), CF_INVALID);
+    assert_memory_equal(cf_last_error()->message, message, sizeof message - 1);
 }
 
 static void test_a_damaged_name(void **unused)
@@ -529,6 +538,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_what_is_no_function),
         cmocka_unit_test(test_where_there_is_no_code),
         cmocka_unit_test(test_an_unknown_image),
+        cmocka_unit_test(test_a_file_that_is_no_library),
         cmocka_unit_test(test_a_damaged_name),
         cmocka_unit_test(test_a_similar_id),
         cmocka_unit_test(test_others_come_to_its_place),
