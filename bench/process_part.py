@@ -106,9 +106,9 @@ LARGE, SMALL, TINY = (100, 100000), (10000, 1000), (200000, 10)  # tasks, calcul
 CHUNKS = {LARGE: (1, 10, 0), SMALL: (1, 10, 100, 0), TINY: (1, 10, 100, 1000, 0)}
 
 WORKLOADS = [
-    Workload("P1", "P1", 2, 200000, 50000, "ns", "{:.0f} ns",
+    Workload("P1", "P1", 2, 50000, 20000, "ns", "{:.0f} ns",
              "64 bytes there and back, 2 workers: all submitted, then all results read; ns a task",
-             slow_n=4000),
+             slow_n=800),
     Workload("P1 window", "P1w:256", 2, 200000, 50000, "ns", "{:.0f} ns",
              "the same, 256 of them at most under way; ns a task", slow_n=4000),
     round_trip("P2", "P2", "submit one, wait for it, again; ns there and back"),
