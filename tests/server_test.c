@@ -8,6 +8,7 @@
 #include "support.h"
 
 #include "base/clock.h"
+#include "core/self.h"
 #include "processes/server_talk.h"
 
 #include <dirent.h>
@@ -17,6 +18,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -808,10 +810,13 @@ static void fork_with_threads(void)
     refuses(CF_START_SPAWN, "cf_worker_main");
     start_use_stop(CF_START_FORK);
     cfi_own_thread(1);
-    refuses(CF_START_DEFAULT, "8 threads");
+    refuses(CF_START_DEFAULT, "9 threads");
     for (int i = 1; i < THREADS; i++)
         cfi_own_thread(1);
     start_use_stop(CF_START_DEFAULT);
+    cfi_this.executor = (cf_executor *)&threads_end; /* now this is one of the eight */
+    refuses(CF_START_DEFAULT, "9 threads");
+    cfi_this.executor = NULL;
     for (int i = 0; i < THREADS; i++)
         cfi_own_thread(-1);
     refuses(CF_START_DEFAULT, "9 threads");
@@ -819,6 +824,34 @@ static void fork_with_threads(void)
     for (int i = 0; i < THREADS; i++)
         CHECK(pthread_join(threads[i], NULL) == 0);
     start_use_stop(CF_START_DEFAULT); /* they have gone, though the kernel may still count one */
+}
+
+static int flush_all(const void *arg, void *result)
+{
+    (void)arg, (void)result;
+    return printf("the task's, ") < 0 || fflush(NULL) != 0;
+}
+
+/* What the host has not written yet is not written by its workers too. */
+static void fork_unflushed(void)
+{
+    char text[64] = "";
+    int file = memfd_create("output", MFD_CLOEXEC), output = dup(STDOUT_FILENO);
+    CHECK(file >= 0 && output >= 0 && dup2(file, STDOUT_FILENO) >= 0);
+    CHECK(printf("the host's") > 0);
+    cf_executor *pool = NULL;
+    cf_future *f = NULL;
+    CHECK(cf_process_pool_new(NULL, &pool) == CF_OK);
+    CHECK(cf_submit(pool, flush_all, NULL, 0, 0, &f) == CF_OK);
+    CHECK(cf_future_result(f, limit, NULL, 0) == CF_OK);
+    cf_future_unref(f);
+    cf_executor_free(pool);
+    CHECK(fflush(stdout) == 0);
+    CHECK(pread(file, text, sizeof text - 1, 0) > 0);
+    CHECK(strcmp(text, "the task's, the host's") == 0);
+    CHECK(dup2(output, STDOUT_FILENO) >= 0);
+    close(file);
+    close(output);
 }
 
 /* A variable that somebody else has set, or left: it is taken away, and that is all. */
@@ -880,9 +913,9 @@ static const struct {
     const char *name;
     void (*run)(void);
 } scenarios[] = {
-    { "fork_alone", fork_alone }, { "fork_with_threads", fork_with_threads },
-    { "stray", stray_variables }, { "other_version", other_version },
-    { "get_lost", get_lost },
+    { "fork_alone", fork_alone },         { "fork_with_threads", fork_with_threads },
+    { "fork_unflushed", fork_unflushed }, { "stray", stray_variables },
+    { "other_version", other_version },   { "get_lost", get_lost },
 };
 
 static int run_scenario(const char *name)

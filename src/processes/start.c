@@ -18,6 +18,7 @@
 #include "../base/clock.h"
 #include "../core/error.h"
 #include "../core/executor.h"
+#include "../core/self.h"
 #include "server_talk.h"
 
 #include <errno.h>
@@ -36,6 +37,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if __has_include(<sys/single_threaded.h>)
+#include <sys/single_threaded.h>
+#else
+#define __libc_single_threaded false /* not known */
+#endif
 
 /* ---- the rules ---- */
 
@@ -67,35 +73,34 @@ static bool is_thread_sanitized(void)
     return __tsan_init != NULL;
 }
 
-/* How many threads this process has besides this and harmless ones; below 0: there is no /proc. */
-static long other_threads(void)
+/* How many threads this process has; below 0: several, or there have been, and there is no /proc. */
+static long thread_count(void)
 {
     struct stat task;
     if (stat("/proc/self/task", &task) != 0 || task.st_nlink < 3)
-        return -1;
-    long harmless = 1 + (long)own_thread_count(cfi_load_acquire(&own_threads));
-    long others = (long)task.st_nlink - 2 - harmless - is_thread_sanitized();
-    return others > 0 ? others : 0;
+        return __libc_single_threaded ? 1 : -1;
+    return (long)task.st_nlink - 2 - is_thread_sanitized();
 }
 
-/* A thread that was joined a moment ago is still counted until the kernel has cleared it away. */
-static long settled_other_threads(void)
+/* How many of them a fork need not mind.  On a pool's own thread, which may be counted already, that is
+ * not the caller too: somebody else's is there besides. */
+static long harmless_count(void)
 {
-    int64_t deadline = cfi_deadline(CF_MS(20));
-    long others;
-    while ((others = other_threads()) > 0 && !cfi_deadline_passed(deadline))
-        (void)sched_yield();
-    return others;
+    return (long)own_thread_count(cfi_load_acquire(&own_threads)) + (cfi_this.executor ? 0 : 1);
 }
 
 static cf_status allow_fork(void)
 {
-    long others = settled_other_threads();
-    if (others == 0)
+    /* A thread that was joined a moment ago is counted until the kernel has cleared it away. */
+    int64_t deadline = cfi_deadline(CF_MS(20));
+    long threads;
+    while ((threads = thread_count()) > harmless_count() && !cfi_deadline_passed(deadline))
+        (void)sched_yield();
+    if (threads >= 0 && threads <= harmless_count())
         return CF_OK;
     char which[64] = "may have other threads (there is no /proc)";
-    if (others > 0)
-        snprintf(which, sizeof which, "has %ld threads", others + 1);
+    if (threads >= 0)
+        snprintf(which, sizeof which, "has %ld threads", threads);
     return cfi_fail(
         CF_INVALID,
         "this process %s: call cf_worker_main first in main, make the pool before starting "
