@@ -589,6 +589,8 @@ static void test_idle_blocks_cost_no_memory(void **state)
 
 int main(void)
 {
+    if (!has_pidfds())
+        return 77;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_an_argument_in_a_block),
         cmocka_unit_test(test_a_block_that_is_gone_is_let_go),
