@@ -39,9 +39,10 @@ static struct cfi_block *block_new(struct cfi_blocks *blocks, size_t size)
 }
 
 /* Workers may still have it mapped: so its memory goes first. */
-static void block_free(struct cfi_block *b)
+static void block_free(struct cfi_block *b, bool is_foreign)
 {
-    (void)madvise(b->data, b->size, MADV_REMOVE);
+    if (!is_foreign)
+        (void)madvise(b->data, b->size, MADV_REMOVE);
     (void)munmap(b->data, b->size);
     (void)close(b->fd);
     free(b);
@@ -111,7 +112,7 @@ struct cfi_block *cfi_block_get(struct cfi_blocks *blocks, size_t size, bool mus
     cfi_unlock(&blocks->lock);
     while (dropped) {
         struct cfi_block *next = dropped->next;
-        block_free(dropped);
+        block_free(dropped, false);
         dropped = next;
     }
     if (!b && room)
@@ -124,7 +125,7 @@ void cfi_block_put(struct cfi_blocks *blocks, struct cfi_block *block)
     if (!block || cfi_sub_acq_rel(&block->references, 1) != 1)
         return;
     if (!block->kept) {
-        block_free(block);
+        block_free(block, false);
         return;
     }
     cfi_lock(&blocks->lock);
@@ -145,12 +146,12 @@ void cfi_blocks_trim(struct cfi_blocks *blocks)
     cfi_unlock(&blocks->lock);
 }
 
-void cfi_blocks_destroy(struct cfi_blocks *blocks)
+void cfi_blocks_destroy(struct cfi_blocks *blocks, bool is_foreign)
 {
     while (blocks->kept) {
         struct cfi_block *b = blocks->kept;
         blocks->kept = b->next;
-        block_free(b);
+        block_free(b, is_foreign);
     }
 }
 
@@ -222,7 +223,9 @@ static void release(struct cfi_mapped *mapped)
 {
     struct lent *lent = (struct lent *)mapped;
     struct cfi_process_pool *pool = lent->pool;
-    if (!lent->child || !give_back(lent->child, lent->number, lent->mapped.data))
+    /* In a forked child the worker and its blocks are the parent's, and so are the locks. */
+    bool is_ours = lent->child && !cfi_executor_is_foreign(&pool->executor);
+    if (!is_ours || !give_back(lent->child, lent->number, lent->mapped.data))
         (void)munmap(lent->mapped.data, lent->size);
     free(lent);
     cfi_executor_unref(&pool->executor);

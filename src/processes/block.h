@@ -48,7 +48,8 @@ void cfi_block_put(struct cfi_blocks *blocks, struct cfi_block *block); /* NULL 
 
 /* Gives the memory of free blocks back to the system. */
 void cfi_blocks_trim(struct cfi_blocks *blocks);
-void cfi_blocks_destroy(struct cfi_blocks *blocks);
+/* is_foreign: in a forked child, where the content is the parent's. */
+void cfi_blocks_destroy(struct cfi_blocks *blocks, bool is_foreign);
 
 struct cfi_arrived {
     void *data; /* NULL: none */

@@ -142,7 +142,7 @@ static void begin_life(struct cfi_child *c)
     cfi_store_relaxed(&c->asked, 0);
     memset(c->heap_ends, 0, sizeof c->heap_ends);
     c->heap_at = c->results_read = c->images = 0;
-    c->eager = c->dry = c->closed = false;
+    c->eager = c->dry = c->attended = c->is_stuck = c->closed = false;
     c->tasks = 0;
     c->window = 2;
     c->stop_signal = 0;
@@ -254,8 +254,9 @@ int cfi_start_child(struct cfi_process_pool *pool)
     pool->start_again_at = 0;
     cfi_set_state(c, CFI_CHILD_ASKED);
     cfi_refill(c);
-    (void)cfi_arm(c);
+    cfi_arm_or_wake(c);
     cfi_unlock(&pool->lock);
+    cfi_tell_room(pool);
     return 0;
 }
 
@@ -282,14 +283,9 @@ static void say_broken(struct cfi_process_pool *pool, int code, const char *mess
     cfi_process_pool_break(pool, &error);
 }
 
-/* Where even the first worker cannot be started the pool breaks after a while. */
-void cfi_retry_start(struct cfi_process_pool *pool)
+/* After a failed start. */
+static void break_if_hopeless(struct cfi_process_pool *pool)
 {
-    cfi_lock(&pool->lock);
-    bool wants = cfi_wants_child(pool) && pool->start_again_at;
-    cfi_unlock(&pool->lock);
-    if (!wants || cfi_start_child(pool) == 0)
-        return;
     cfi_lock(&pool->lock);
     bool hopeless = pool->started == 0 && is_one_too_many(pool, cfi_now());
     int error = pool->start_error;
@@ -299,6 +295,16 @@ void cfi_retry_start(struct cfi_process_pool *pool)
         snprintf(text, sizeof text, "no worker process can be started: %s", strerror(error));
         say_broken(pool, error, text, 0);
     }
+}
+
+/* Where even the first worker cannot be started the pool breaks after a while. */
+void cfi_retry_start(struct cfi_process_pool *pool)
+{
+    cfi_lock(&pool->lock);
+    bool wants = cfi_wants_child(pool) && pool->start_again_at;
+    cfi_unlock(&pool->lock);
+    if (wants && cfi_start_child(pool) != 0)
+        break_if_hopeless(pool);
 }
 
 void cfi_start_wanted(struct cfi_process_pool *pool)
@@ -655,6 +661,7 @@ static void unborn(struct cfi_process_pool *pool, const struct cfi_server_event 
     struct cfi_death *d = take_death(pool, e->tag, 0);
     if (d)
         conclude(pool, d, -1);
+    break_if_hopeless(pool);
 }
 
 /* The workers went with it; how they ended nobody knows. */

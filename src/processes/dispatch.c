@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+enum { SLACK_NS = 20000 }; /* a few wake-ups */
+
 /* ---- lists ---- */
 
 void cfi_list_append(struct cfi_list *list, cf_future *f)
@@ -307,7 +309,7 @@ bool cfi_send(struct cfi_child *c, cf_future *f)
     cfi_store_seq_cst(&slot->state, CFI_SENT);
     c->eager |= is_wanted(f);
     c->dry |= !c->pool->awake; /* else the manager comes past by itself */
-    if (c->dry)
+    if (c->dry && !c->eager && !c->attended)
         cfi_store_relaxed(&c->arena->ring_at, number);
     if (slot->is_timed)
         cfi_wake_manager(c->pool);
@@ -330,7 +332,7 @@ static bool send_new(struct cfi_child *c, cf_future *f)
         return false;
     cfi_wake_worker(c);
     if (c->eager || c->dry)
-        (void)cfi_arm(c); /* it was not done before: who asks first need not look */
+        cfi_arm_or_wake(c);
     return true;
 }
 
@@ -365,9 +367,17 @@ bool cfi_place_task(struct cfi_process_pool *pool, cf_future *f)
 
 /* ---- refilling ---- */
 
+/* Could another worker begin what would wait in this one's channel? */
+static bool is_another_free(struct cfi_process_pool *pool)
+{
+    return idle_child(pool) || (pool->started < pool->options.max_workers && !pool->start_again_at);
+}
+
 /* No more than its share of what is left: so that all end together. */
 static unsigned share_of(struct cfi_child *c)
 {
+    if (is_another_free(c->pool)) /* one at a time, as long as they begin at once */
+        return outstanding(c) == 0;
     size_t fair = c->pool->queued / (2 * (size_t)c->pool->options.max_workers) + 1;
     unsigned have = outstanding(c), room = c->window > have ? c->window - have : 0;
     return fair < room ? (unsigned)fair : room;
@@ -433,11 +443,18 @@ static struct cfi_child *most_loaded(struct cfi_process_pool *pool)
     return most;
 }
 
+/* Would it be through with what it has before another could begin? */
+static bool is_nearly_done(struct cfi_child *c)
+{
+    uint64_t cost = cfi_load_relaxed(&c->arena->cost) / 16;
+    return !c->is_stuck && cost < SLACK_NS && outstanding(c) * cost < SLACK_NS;
+}
+
 /* Half of what another has not begun. */
 static void take_from_another(struct cfi_child *c)
 {
     struct cfi_child *victim = most_loaded(c->pool);
-    if (!victim || victim == c)
+    if (!victim || victim == c || is_nearly_done(victim))
         return;
     for (uint32_t n = outstanding(victim) / 2; n > 0; n--) {
         cf_future *f = take_back(victim);
@@ -451,8 +468,18 @@ static void take_from_another(struct cfi_child *c)
     cfi_nudge(victim);
 }
 
+/* The task that was asked to stop has ended by itself: the worker can be used again. */
+static void end_stop(struct cfi_child *c)
+{
+    c->stop_signal = 0;
+    c->closed = false;
+    cfi_store_seq_cst(&c->arena->stop_at, 0); /* `asked` stays: its result may not be read yet */
+}
+
 void cfi_refill(struct cfi_child *c)
 {
+    if (cfi_has_channel(c) && c->stop_signal && !cfi_runs(c, c->stop_number))
+        end_stop(c);
     if (takes_tasks(c)) {
         c->window = window_of(c);
         if (!c->pool->queued && outstanding(c) == 0)
@@ -474,7 +501,7 @@ void cfi_refill_all(struct cfi_process_pool *pool)
         struct cfi_child *c = cfi_child_at(pool, i);
         if (c && takes_tasks(c)) {
             cfi_refill(c);
-            (void)cfi_arm(c);
+            cfi_arm_or_wake(c);
         }
     }
 }
@@ -485,7 +512,7 @@ void cfi_eager_all(struct cfi_process_pool *pool)
         struct cfi_child *c = cfi_child_at(pool, i);
         if (cfi_has_channel(c)) {
             c->eager = true;
-            (void)cfi_arm(c);
+            cfi_arm_or_wake(c);
         }
     }
 }
@@ -505,8 +532,6 @@ void cfi_count_pending(struct cfi_process_pool *pool)
 }
 
 /* ---- bells ---- */
-
-enum { SLACK_NS = 20000 };
 
 /* The first task whose end the worker shall tell; false: none. */
 static bool ring_number(struct cfi_child *c, uint32_t *ret)
@@ -528,10 +553,21 @@ static bool ring_number(struct cfi_child *c, uint32_t *ret)
     return true;
 }
 
+/* The same with whoever sleeps on the bell. */
+static bool first_number(struct cfi_child *c, uint32_t *ret)
+{
+    uint32_t seen = cfi_load_relaxed(&c->seen);
+    bool any = ring_number(c, ret);
+    if (!c->attended || (any && *ret - seen <= c->awaited - seen))
+        return any;
+    *ret = c->awaited;
+    return true;
+}
+
 bool cfi_arm(struct cfi_child *c)
 {
     uint32_t number, quiet = CFI_QUIET;
-    if (!cfi_has_channel(c) || !ring_number(c, &number))
+    if (!cfi_has_channel(c) || !first_number(c, &number))
         return false;
     cfi_store_seq_cst(&c->arena->ring_at, number);
     (void)cfi_cas_seq_cst(&c->arena->bell, &quiet, CFI_RING_MANAGER);
@@ -539,6 +575,22 @@ bool cfi_arm(struct cfi_child *c)
     if (ready)
         cfi_nudge(c);
     return ready;
+}
+
+void cfi_arm_or_wake(struct cfi_child *c)
+{
+    if (cfi_arm(c))
+        cfi_wake_manager(c->pool);
+}
+
+void cfi_help_stuck(struct cfi_child *c)
+{
+    struct cfi_child *idle = idle_child(c->pool);
+    c->is_stuck = true;
+    if (idle && outstanding(c) > 1) {
+        cfi_refill(idle);
+        cfi_arm_or_wake(idle);
+    }
 }
 
 void cfi_nudge(struct cfi_child *c)

@@ -234,12 +234,8 @@ static void after_reading(struct cfi_child *c)
     c->dry |=
         pool->started > 1 && c->sent != cfi_load_relaxed(&c->seen); /* then it may help others */
     (void)cfi_arm(c);
-    bool room = pool->options.max_pending && cfi_load_relaxed(&pool->room_waiters);
     cfi_unlock(&pool->lock);
-    if (room) {
-        (void)cfi_add_seq_cst(&pool->room_event, 1);
-        cfi_futex_wake(&pool->room_event, 1 << 30);
-    }
+    cfi_tell_room(pool);
 }
 
 /* Settles what is there; the role is held, and let go. */
@@ -277,7 +273,7 @@ static struct cfi_child *child_of(struct cfi_process_pool *pool, cf_future *f, u
 /* The slot may be another task's by now: then this one is settled, or begins later than it says. */
 static void mark_running(cf_future *f, struct cfi_child *c, uint32_t number)
 {
-    if (cfi_load_relaxed(&cfi_slot_of(c, number)->state) == CFI_SLOT_RUNNING &&
+    if (cfi_load_acquire(&cfi_slot_of(c, number)->state) == CFI_SLOT_RUNNING &&
         cfi_load_relaxed(&cfi_parcel_of(f)->place) ==
             cfi_place(c->index, cfi_generation_of(c), number))
         (void)cfi_future_claim(f);
@@ -287,7 +283,7 @@ void cfi_look(void *self, cf_future *f)
 {
     uint32_t number;
     struct cfi_child *c = child_of(self, f, &number);
-    if (!c)
+    if (!c || cfi_executor_is_foreign(f->executor))
         return;
     if (cfi_load_relaxed(&cfi_slot_of(c, number)->state) == CFI_SLOT_DONE)
         cfi_drain(c);
@@ -309,16 +305,12 @@ static bool ask_for(struct cfi_child *c, cf_future *f, uint32_t number)
 {
     struct cfi_process_pool *pool = c->pool;
     cfi_lock(&pool->lock);
-    uint32_t at = cfi_load_relaxed(&c->arena->ring_at), seen = cfi_load_relaxed(&c->seen);
-    bool sooner = c->eager && at - seen < number - seen;
-    if (!sooner)
-        at = number;
-    cfi_store_seq_cst(&c->arena->ring_at, at);
+    c->attended = true;
+    c->awaited = number;
     cfi_store_seq_cst(&c->arena->bell, CFI_RING_WAITER);
-    bool there = is_there(c, f, number);
+    bool wait = !cfi_arm(c) && is_there(c, f, number);
     cfi_unlock(&pool->lock);
-    return there && cfi_load_seq_cst(&cfi_slot_of(c, at)->state) != CFI_SLOT_DONE &&
-           !cfi_future_is_done(f) && !cfi_load_seq_cst(&c->is_dead);
+    return wait && !cfi_future_is_done(f) && !cfi_load_seq_cst(&c->is_dead);
 }
 
 static void leave(struct cfi_child *c)
@@ -333,13 +325,18 @@ static void leave(struct cfi_child *c)
 bool cfi_attend(void *self, cf_future *f, int64_t deadline, enum cfi_woken *ret)
 {
     uint32_t number, waiter = CFI_RING_WAITER;
+    if (cfi_executor_is_foreign(f->executor))
+        return false;
     struct cfi_child *c = child_of(self, f, &number);
     if (c && cfi_try_lock(&c->role)) {
         bool there = is_there(c, f, number);
         *ret = CFI_WOKEN;
         if (there && ask_for(c, f, number))
             *ret = cfi_shared_sleep(&c->arena->bell, CFI_RING_WAITER, deadline);
+        cfi_lock(&c->pool->lock);
+        c->attended = false;
         (void)cfi_cas_seq_cst(&c->arena->bell, &waiter, CFI_QUIET);
+        cfi_unlock(&c->pool->lock);
         leave(c);
         if (there)
             return true;
@@ -352,8 +349,10 @@ void cfi_expect(void *self, cf_future *f)
 {
     struct cfi_process_pool *pool = self;
     uint32_t number;
-    struct cfi_child *c = child_of(pool, f, &number);
+    struct cfi_child *c;
     bool ready = false;
+    if (cfi_executor_is_foreign(f->executor))
+        return;
     cfi_lock(&pool->lock);
     c = child_of(pool, f, &number);
     if (c && !c->eager) {

@@ -117,6 +117,9 @@ static bool look_at(struct cfi_child *c, int64_t now)
     c->last_seen = seen;
     c->dry |= stands_still;
     bool ready = stands_still && cfi_arm(c);
+    c->is_stuck = false;
+    if (stands_still)
+        cfi_help_stuck(c);
     bool again = seen != c->sent && !stands_still;
     cfi_unlock(&c->pool->lock);
     if (ready)

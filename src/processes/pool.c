@@ -261,6 +261,8 @@ static bool skip(struct cfi_child *c, uint32_t number)
 static bool pool_cancel(void *self, cf_future *f)
 {
     struct cfi_process_pool *pool = self;
+    if (cfi_executor_is_foreign(&pool->executor))
+        return make_cancelled(f);
     cfi_lock(&pool->lock);
     uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
@@ -275,9 +277,9 @@ static bool pool_cancel(void *self, cf_future *f)
     return cancelled;
 }
 
-static void make_known_room(struct cfi_process_pool *pool)
+void cfi_tell_room(struct cfi_process_pool *pool)
 {
-    if (!pool->options.max_pending)
+    if (CFI_LIKELY(!pool->options.max_pending || !cfi_load_seq_cst(&pool->room_waiters)))
         return;
     (void)cfi_add_seq_cst(&pool->room_event, 1);
     cfi_futex_wake(&pool->room_event, INT_MAX);
@@ -285,8 +287,10 @@ static void make_known_room(struct cfi_process_pool *pool)
 
 static void pool_cancelled(void *self, cf_future *f)
 {
+    if (cfi_executor_is_foreign(f->executor))
+        return;
     cfi_release_argument(f);
-    make_known_room(self);
+    cfi_tell_room(self);
     cfi_finished(self, 1);
 }
 
@@ -342,7 +346,7 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
     cfi_lock(&pool->lock);
     pool->closed = true;
     cfi_unlock(&pool->lock);
-    make_known_room(pool);
+    cfi_tell_room(pool);
     if (mode != CF_FINISH_PENDING)
         cancel_pending(pool);
     if (mode == CF_STOP_RUNNING)
@@ -364,11 +368,11 @@ static void close_descriptor(int fd)
 static void pool_free(struct cfi_process_pool *pool)
 {
     cf_future *f;
-    while ((f = cfi_take_queued(pool))) /* cancelled ones */
-        cfi_future_drop(f);
+    while (!cfi_executor_is_foreign(&pool->executor) && (f = cfi_take_queued(pool)))
+        cfi_future_drop(f); /* it was cancelled */
     for (unsigned i = 0; pool->children && i < pool->options.max_workers; i++)
         cfi_child_free(cfi_child_at(pool, i));
-    cfi_blocks_destroy(&pool->blocks);
+    cfi_blocks_destroy(&pool->blocks, cfi_executor_is_foreign(&pool->executor));
     cfi_heap_destroy(&pool->heap);
     close_descriptor(pool->epoll);
     close_descriptor(pool->wake);

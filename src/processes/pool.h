@@ -110,10 +110,13 @@ struct cfi_child {
     _Alignas(
         CFI_CACHE_LINE) struct cfi_arena *arena; /* NULL until its first start; then it stays */
     cfi_u32 sent;
-    cfi_u32 state;  /* enum cfi_child_state; others may look */
-    cfi_u32 life;   /* its generation: 1 to 65535; likewise */
-    bool eager;     /* somebody watches a task that it has */
-    bool dry;       /* it is to ring when it has done everything */
+    cfi_u32 state; /* enum cfi_child_state; others may look */
+    cfi_u32 life;  /* its generation: 1 to 65535; likewise */
+    bool eager;    /* somebody watches a task that it has */
+    bool dry;      /* it is to ring when it has done everything */
+    bool attended; /* a thread sleeps on its bell, for the task number `awaited` */
+    bool is_stuck; /* nothing has come from it for a while */
+    uint32_t awaited;
     bool closed;    /* it gets no more tasks: it will be stopped or replaced */
     uint32_t tasks; /* sent in its life, taken back ones off */
     unsigned window;
@@ -256,8 +259,13 @@ void cfi_refill_all(struct cfi_process_pool *pool);
 void cfi_take_back_all(struct cfi_child *c); /* what it has not begun goes to the queue's front */
 bool cfi_arm(
     struct cfi_child *c); /* tells the worker when to ring; true: there is a result already */
-void cfi_wake_worker(struct cfi_child *c); /* if it sleeps */
-void cfi_nudge(struct cfi_child *c);       /* wakes who attends to it, to look again */
+void cfi_wake_worker(struct cfi_child *c);
+void cfi_arm_or_wake(struct cfi_child *c);           /* and the manager sees to that */
+void cfi_tell_room(struct cfi_process_pool *pool);   /* to those who wait for it */
+bool cfi_runs(struct cfi_child *c, uint32_t number); /* as far as the worker says */
+void cfi_help_stuck(struct cfi_child *c);
+/* gives what waits behind its task to an idle one */ /* if it sleeps */
+void cfi_nudge(struct cfi_child *c);                  /* wakes who attends to it, to look again */
 void cfi_set_idle(struct cfi_child *c, bool idle);
 cf_future *cfi_take_queued(struct cfi_process_pool *pool); /* any: of those that are queued */
 void cfi_unqueue(struct cfi_process_pool *pool, cf_future *f);

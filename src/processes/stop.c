@@ -10,7 +10,7 @@
 #include <signal.h>
 
 /* With pool->lock. */
-static bool runs(struct cfi_child *c, uint32_t number)
+bool cfi_runs(struct cfi_child *c, uint32_t number)
 {
     return number - cfi_load_relaxed(&c->seen) < c->sent - cfi_load_relaxed(&c->seen) &&
            cfi_load_acquire(&cfi_slot_of(c, number)->state) == CFI_SLOT_RUNNING;
@@ -36,24 +36,16 @@ static void begin_stop(struct cfi_child *c, uint32_t number, int64_t grace_ns)
 bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
 {
     struct cfi_process_pool *pool = self;
+    if (cfi_executor_is_foreign(f->executor))
+        return true;
     cfi_lock(&pool->lock);
     uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
-    if (c && cfi_generation_of(c) == cfi_place_generation(place) && runs(c, (uint32_t)place))
+    if (c && cfi_generation_of(c) == cfi_place_generation(place) && cfi_runs(c, (uint32_t)place))
         begin_stop(c, (uint32_t)place, grace_ns);
     cfi_unlock(&pool->lock);
     cfi_wake_manager(pool);
     return true;
-}
-
-/* The task has ended by itself: the worker can be used again. */
-static void end_stop(struct cfi_child *c)
-{
-    c->stop_signal = 0;
-    c->closed = false;
-    cfi_store_seq_cst(&c->arena->stop_at, 0); /* `asked` stays: its result may not be read yet */
-    cfi_refill(c);
-    (void)cfi_arm(c);
 }
 
 static void next_signal(struct cfi_child *c, int64_t now)
@@ -72,7 +64,7 @@ static int64_t check_limit(struct cfi_child *c, int64_t now)
     if (limit <= 0)
         return CFI_NEVER;
     int64_t began = now;
-    if (runs(c, number)) {
+    if (cfi_runs(c, number)) {
         began = cfi_load_acquire(&cfi_slot_of(c, number)->began_at);
         if (began <= 0 || began > now) /* it lies, or has just begun */
             began = now;
@@ -89,8 +81,10 @@ static int64_t check_child(struct cfi_child *c, int64_t now)
     int64_t next = CFI_NEVER;
     if (!c->stop_signal)
         next = check_limit(c, now);
-    if (c->stop_signal && !runs(c, c->stop_number) && cfi_state_of(c) != CFI_CHILD_ABSENT)
-        end_stop(c);
+    if (c->stop_signal && !cfi_runs(c, c->stop_number)) {
+        cfi_refill(c);
+        cfi_arm_or_wake(c);
+    }
     if (c->stop_signal && c->stop_at <= now)
         next_signal(c, now);
     return c->stop_signal && c->stop_at < next ? c->stop_at : next;
@@ -128,7 +122,7 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline)
         if (!cfi_has_channel(c))
             continue;
         cfi_store_seq_cst(&c->arena->stop_all, true);
-        if (c->pidfd >= 0 && runs(c, cfi_load_relaxed(&c->seen)))
+        if (c->pidfd >= 0 && cfi_runs(c, cfi_load_relaxed(&c->seen)))
             cfi_pidfd_signal(c->pidfd, SIGTERM);
     }
     cfi_unlock(&pool->lock);
