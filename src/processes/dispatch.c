@@ -517,6 +517,17 @@ void cfi_eager_all(struct cfi_process_pool *pool)
     }
 }
 
+void cfi_feed_idle(struct cfi_process_pool *pool)
+{
+    struct cfi_child *c;
+    while (pool->queued && (c = idle_child(pool))) {
+        cfi_refill(c);
+        cfi_arm_or_wake(c);
+        if (is_idle(pool, c->index)) /* what is queued cannot be sent yet */
+            return;
+    }
+}
+
 /* What a bounded pool counts: queued, or behind the first in a channel. */
 void cfi_count_pending(struct cfi_process_pool *pool)
 {

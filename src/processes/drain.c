@@ -231,6 +231,7 @@ static void after_reading(struct cfi_child *c)
     struct cfi_process_pool *pool = c->pool;
     cfi_lock(&pool->lock);
     cfi_refill(c);
+    cfi_feed_idle(pool);
     c->dry |=
         pool->started > 1 && c->sent != cfi_load_relaxed(&c->seen); /* then it may help others */
     (void)cfi_arm(c);

@@ -233,6 +233,8 @@ static cf_status pool_submit(void *self, cf_future *f)
         cfi_enqueue(pool, f);
         if (pool->queued == 1)
             cfi_refill_all(pool); /* from now on workers ring when they run low */
+        else
+            cfi_feed_idle(pool);
     }
     bool wants = pool->queued && pool->started < pool->options.max_workers;
     cfi_unlock(&pool->lock);

@@ -256,6 +256,8 @@ void cfi_enqueue(struct cfi_process_pool *pool, cf_future *f);
 bool cfi_place_task(struct cfi_process_pool *pool, cf_future *f); /* to a worker with room */
 void cfi_refill(struct cfi_child *c); /* from the queue, or from another worker's channel */
 void cfi_refill_all(struct cfi_process_pool *pool);
+void cfi_feed_idle(
+    struct cfi_process_pool *pool);          /* those that have nothing to do, from the queue */
 void cfi_take_back_all(struct cfi_child *c); /* what it has not begun goes to the queue's front */
 bool cfi_arm(
     struct cfi_child *c); /* tells the worker when to ring; true: there is a result already */
