@@ -3,8 +3,8 @@
  * submitted, and puts what comes back into the caller's array.
  *
  * A piece begins with one element and grows until it takes about 100 us in the worker, or holds
- * PIECE_BYTES of argument or result; and it is never more than a fair part of what is left, so that
- * the workers end together.  Each worker has two: one to do while the other travels.
+ * PIECE_BYTES of argument or result; and it is no more than a fair part of what is left, so that the
+ * workers end together.  Each worker has two: one to do while the other travels.
  *
  * All is done by the caller's thread, and nothing in a worker refers to the caller's arrays: a map
  * whose time is up just leaves its pieces behind.  The first failure ends the submitting, calls off
@@ -22,10 +22,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECES_PER_WORKER = 2, PIECE_BYTES = 1 << 20, INLINE_CONTEXT = 4096 };
+enum {
+    PIECES_PER_WORKER = 2,
+    PIECE_BYTES = 1 << 20,
+    INLINE_CONTEXT = 4096,
+    PATIENCE_NS = 2 * CFI_PIECE_NS
+};
 
 struct piece {
     size_t begin, count;
+    bool is_slow; /* not to be waited for alone any more */
 };
 
 struct map {
@@ -113,8 +119,9 @@ static size_t most_by_data(const cf_bytes *args, size_t begin, size_t count)
 static size_t size_of_next(const struct map *m)
 {
     const struct cfi_map_work *w = m->work;
-    size_t fair = (w->count - m->next) / (PIECES_PER_WORKER * m->workers);
-    size_t count = smaller(smaller(m->fit, most_by_size(w)), fair ? fair : 1);
+    size_t left = w->count - m->next, fair = left / (PIECES_PER_WORKER * m->workers);
+    size_t least = smaller(m->fit / CFI_PIECE_GROWTH + 1, left); /* less is not worth a journey */
+    size_t count = smaller(smaller(m->fit, most_by_size(w)), fair > least ? fair : least);
     return w->kind == CFI_MAP_BYTES ? most_by_data(w->args, m->next, count) : count;
 }
 
@@ -145,7 +152,7 @@ static void fill(struct map *m)
     for (size_t i = 0; i < m->window && m->submitted < m->window && is_more(m); i++) {
         if (m->futures[i])
             continue;
-        m->pieces[i] = (struct piece){ m->next, size_of_next(m) };
+        m->pieces[i] = (struct piece){ .begin = m->next, .count = size_of_next(m) };
         cf_status s = submit(m, &m->pieces[i], &m->futures[i]);
         if (s == CF_FULL && m->submitted)
             return;
@@ -213,12 +220,39 @@ static void collect_done(struct map *m)
     }
 }
 
+/* The place of the piece that should be done first; m->window: all have turned out to be slow. */
+static size_t next_due(const struct map *m)
+{
+    size_t due = m->window;
+    for (size_t i = 0; i < m->window; i++) {
+        if (m->futures[i] && !m->pieces[i].is_slow &&
+            (due == m->window || m->pieces[i].begin < m->pieces[due].begin))
+            due = i;
+    }
+    return due;
+}
+
+/* Until some piece may be done.  A wait for one takes its result right out of the channel, a wait for any
+ * takes the way over the pool's manager; so that is for pieces that are not done soon. */
+static cf_status wait_for_some(struct map *m)
+{
+    int64_t left = cfi_time_left(m->deadline);
+    size_t i = next_due(m);
+    if (i == m->window)
+        return cf_wait(m->futures, m->window, CF_FIRST_COMPLETED, left, NULL);
+    cf_status s = cfi_await(m->futures[i], left < PATIENCE_NS ? left : PATIENCE_NS);
+    if (s != CF_TIMEOUT || left < PATIENCE_NS)
+        return s;
+    m->pieces[i].is_slow = true;
+    return CF_OK;
+}
+
 static cf_status run(struct map *m)
 {
     cf_status s = CF_OK;
     fill(m);
     while (s == CF_OK && m->submitted) {
-        s = cf_wait(m->futures, m->window, CF_FIRST_COMPLETED, cfi_time_left(m->deadline), NULL);
+        s = wait_for_some(m);
         if (s == CF_OK) {
             collect_done(m);
             fill(m);
