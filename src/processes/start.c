@@ -160,6 +160,14 @@ static cf_status wait_for(pid_t pid, const char *what)
     return CF_OK;
 }
 
+/* In a fork: what the host has not written yet, or not read yet, stays the host's. */
+static void disown_streams(void)
+{
+    __fpurge(stdin);
+    __fpurge(stdout);
+    __fpurge(stderr);
+}
+
 /* ---- a fresh image ---- */
 
 /* Everything the host did to signals is undone in it; SIGINT stays blocked until it is ignored. */
@@ -230,8 +238,10 @@ static pid_t clone_between(struct start *start, char *stack_end)
     if (!is_thread_sanitized())
         return clone(spawn_server, stack_end, CLONE_VM | CLONE_VFORK, start);
     pid_t pid = fork();
-    if (pid == 0)
+    if (pid == 0) {
+        disown_streams();
         _exit(spawn_server(start));
+    }
     return pid;
 }
 
@@ -263,10 +273,6 @@ static noreturn void become_server(int socket)
     for (int n = 1; n < NSIG; n++)
         (void)signal(n, SIG_DFL);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
-    /* What the host has not written yet, or not read yet, stays the host's. */
-    __fpurge(stdin);
-    __fpurge(stdout);
-    __fpurge(stderr);
     cfi_server_run(socket);
 }
 
@@ -275,6 +281,7 @@ static cf_status make_by_fork(struct start *start)
     pid_t between = fork();
     if (between != 0)
         return wait_for(between, "fork: the fork server");
+    disown_streams();
     pid_t pid = fork();
     if (pid == 0)
         become_server(start->theirs);
