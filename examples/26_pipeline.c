@@ -84,7 +84,7 @@ static int process_data(const void *page, size_t page_size, cf_bytes *result)
 
 /* ---- third stage: from a summary to the path of its file ------------------------------------- */
 
-/* Set by main: threads see that.  Worker processes would not. */
+/* Completed before the threads run, and they see that.  Worker processes would not. */
 static char folder[] = "/tmp/pipeline_XXXXXX";
 
 static int save_result(const void *arg, size_t arg_size, cf_bytes *path)
@@ -131,6 +131,10 @@ static void save(const cf_bytes summaries[USERS], cf_bytes paths[USERS])
 {
     cf_auto_executor *executor = NULL;
     int total = 0;
+    if (mkdtemp(folder) == NULL) {
+        perror(folder);
+        exit(1);
+    }
     TRY(cf_thread_pool_new(CF_THREAD_POOL_OPTIONS(.max_workers = 3), &executor));
     TRY(cf_map_bytes(executor, save_result, summaries, USERS, paths, CF_FOREVER));
     for (int i = 0; i < USERS; i++)
@@ -160,8 +164,6 @@ int main(void)
     cf_bytes pages[USERS], summaries[USERS], paths[USERS];
     bool is_right = true;
     cf_worker_main();
-    if (mkdtemp(folder) == NULL)
-        return perror(folder), 1;
     curl_global_init(CURL_GLOBAL_DEFAULT);
     unsigned port = http_server_start(100);
     download(port, pages);
