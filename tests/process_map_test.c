@@ -268,6 +268,44 @@ static void test_large_elements(void **state)
     free(results);
 }
 
+static int copy(const void *arg, size_t size, cf_bytes *result)
+{
+    if (cf_bytes_resize(result, size) != CF_OK)
+        return cf_raise(ENOMEM, "no memory for %zu bytes", size);
+    if (size)
+        memcpy(result->data, arg, size);
+    return 0;
+}
+
+/* The memory that results lie in is used again, for smaller ones too. */
+static void test_small_elements_after_large_ones(void **state)
+{
+    (void)state;
+    enum { FEW = 40, MANY = 100000, SIZE = 1 << 20 };
+    static cf_bytes large[FEW], small[MANY], results[MANY];
+    unsigned char *data = malloc((size_t)FEW * SIZE);
+    for (size_t i = 0; i < (size_t)FEW * SIZE; i++)
+        data[i] = (unsigned char)(i >> 20 ^ i);
+    for (size_t i = 0; i < FEW; i++)
+        large[i] = (cf_bytes){ data + i * SIZE, SIZE };
+    for (size_t i = 0; i < MANY; i++)
+        small[i] = (cf_bytes){ data + i, i % 64 };
+    cf_executor *pool = pool_of(2);
+    for (int round = 0; round < 10; round++) {
+        const cf_bytes *args = round % 2 ? small : large;
+        size_t count = round % 2 ? MANY : FEW;
+        assert_ok(cf_map_bytes(pool, copy, args, count, results, CF_FOREVER));
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(results[i].size, args[i].size);
+            if (args[i].size)
+                assert_memory_equal(results[i].data, args[i].data, args[i].size);
+            cf_bytes_free(&results[i]);
+        }
+    }
+    cf_executor_free(pool);
+    free(data);
+}
+
 /* ---- failures ---- */
 
 static int fail_from_7_on(const void *arg, void *result)
@@ -585,18 +623,20 @@ static int refuse(void *data)
 static void test_broken_pool(void **state)
 {
     (void)state;
-    cf_executor *pool = NULL;
+    int args[100], results[100];
+    iota(args, 100);
     const cf_process_pool_options options = { .size = sizeof options,
                                               .max_workers = 1,
                                               .initializer = refuse,
                                               .initializer_data = "no",
                                               .initializer_data_size = 3 };
-    assert_int_equal(cf_process_pool_new(&options, &pool), CF_OK);
-    int args[100], results[100];
-    iota(args, 100);
-    assert_int_equal(CF_MAP(pool, fail_from_7_on, args, 100, results, CF_FOREVER), CF_BROKEN);
-    assert_non_null(strstr(cf_last_error()->message, "not with me"));
-    cf_executor_free(pool);
+    for (int round = 0; round < 20; round++) {
+        cf_executor *pool = NULL;
+        assert_int_equal(cf_process_pool_new(&options, &pool), CF_OK);
+        assert_int_equal(CF_MAP(pool, fail_from_7_on, args, 100, results, CF_FOREVER), CF_BROKEN);
+        assert_non_null(strstr(cf_last_error()->message, "not with me"));
+        cf_executor_free(pool);
+    }
 }
 
 static void map_in_child(void *data)
@@ -860,6 +900,7 @@ int main(void)
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_range),
         cmocka_unit_test(test_large_elements),
+        cmocka_unit_test(test_small_elements_after_large_ones),
         cmocka_unit_test(test_first_failure_ends_it),
         cmocka_unit_test(test_failure_among_many_workers),
         cmocka_unit_test(test_who_obeys_does_not_hide_the_cause),
