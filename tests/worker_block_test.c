@@ -307,6 +307,30 @@ static void test_kept_ones_make_way_for_other_sizes(void **state)
     give_back(number);
     assert_int_equal(do_order(20 * MIB - 5, 2), number);
     assert_int_equal(theirs.announced, CFI_KEPT_BLOCKS + 1);
+    give_back(number);
+    assert_int_not_equal(do_order(100000, 3), number); /* it is far too large for that */
+    parent_end(&parent);
+    forget_blocks();
+}
+
+static int only_make(const void *arg, size_t arg_size, cf_bytes *result)
+{
+    (void)arg_size;
+    return cf_bytes_resize(result, *(const size_t *)arg) != CF_OK;
+}
+
+static void test_sizes_that_grow_and_grow(void **state)
+{
+    (void)state;
+    parent_start(&parent);
+    for (size_t size = 9 * MIB; size < 33 * MIB; size += MIB) { /* twice as much as may be kept */
+        const struct cfi_slot *slot =
+            parent_do(&parent, CFI_CALL_BYTES, (cfi_function *)only_make, &size, sizeof size, 0);
+        assert_int_equal(slot->result_place, CFI_IN_BLOCK);
+        assert_in_range(slot->at, 0, CFI_KEPT_BLOCKS - 1);
+        hear_of_blocks();
+        give_back((uint32_t)slot->at);
+    }
     parent_end(&parent);
     forget_blocks();
 }
@@ -314,13 +338,10 @@ static void test_kept_ones_make_way_for_other_sizes(void **state)
 static void test_too_large_to_be_kept(void **state)
 {
     (void)state;
+    const size_t size = CFI_KEPT_BYTES + 1;
     parent_start(&parent);
-    size_t size = CFI_KEPT_BYTES + 1;
-    struct order order = { size, 0 };
-    struct cfi_slot *slot = parent_slot(&parent, CFI_CALL_BYTES, (cfi_function *)fill, 0);
-    parent_set_arg(&parent, slot, &order, sizeof order);
-    parent_send(&parent, slot);
-    slot = parent_receive(&parent);
+    const struct cfi_slot *slot =
+        parent_do(&parent, CFI_CALL_BYTES, (cfi_function *)only_make, &size, sizeof size, 0);
     assert_int_equal(slot->status, CF_OK);
     assert_true(slot->at >= CFI_KEPT_BLOCKS);
     WAIT_UNTIL(mappings("memfd:cfutures-result") == 0);
@@ -342,18 +363,22 @@ static int fill_large(const void *arg, void *result)
 static void test_a_large_result_of_a_fn(void **state)
 {
     (void)state;
+    const unsigned char fails = 0;
     parent_start(&parent);
-    for (unsigned char with = 0; with < 5; with++) {
+    for (unsigned i = 0; i < 2 * CFI_KEPT_BLOCKS; i++)
+        assert_int_equal(parent_do(&parent, CFI_CALL_FN, (cfi_function *)fill_large, &fails, 1,
+                                   sizeof(struct large))
+                             ->code,
+                         1);
+    for (unsigned char with = 1; with < 5; with++) {
         struct cfi_slot *slot =
             parent_slot(&parent, CFI_CALL_FN, (cfi_function *)fill_large, sizeof(struct large));
         parent_set_arg(&parent, slot, &with, 1);
         parent_send(&parent, slot);
-        if (with == 0)
-            assert_int_equal(parent_receive(&parent)->code, 1);
-        else
-            give_back(receive_block(sizeof(struct large), with));
+        give_back(receive_block(sizeof(struct large), with));
     }
     assert_int_equal(theirs.announced, 1);
+    assert_int_equal(mappings("memfd:cfutures-result"), 1); /* failing uses none up */
     parent_end(&parent);
     forget_blocks();
 }
@@ -599,6 +624,7 @@ int main(void)
         cmocka_unit_test(test_kept_blocks_are_used_again),
         cmocka_unit_test(test_more_than_are_kept),
         cmocka_unit_test(test_kept_ones_make_way_for_other_sizes),
+        cmocka_unit_test(test_sizes_that_grow_and_grow),
         cmocka_unit_test(test_too_large_to_be_kept),
         cmocka_unit_test(test_a_large_result_of_a_fn),
         cmocka_unit_test(test_bytes_grow_and_shrink),

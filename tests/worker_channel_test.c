@@ -398,6 +398,7 @@ static void test_a_timed_task_says_when_it_began(void **state)
     assert_true(before <= began_at && began_at <= cfi_now());
     atomic_store(&gates->may_end, true);
     parent_receive(&parent);
+    assert_int_equal(cfi_load_acquire(&slot->began_at), 0); /* it is not the next one's */
     parent_end(&parent);
 }
 

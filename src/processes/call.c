@@ -280,6 +280,8 @@ static void call(struct cfi_caller *caller, struct cfi_slot *slot, cfi_function 
     else
         call_for_bytes(caller, slot, fn, arg, &frame);
     cfi_frame_pop(&frame);
+    if (slot->is_timed)
+        cfi_store_relaxed(&slot->began_at, 0); /* or the next one there would look old */
     if (CFI_UNLIKELY(frame.said))
         cfi_frame_forget(&frame);
 }
