@@ -170,11 +170,13 @@ static void disown_streams(void)
 
 /* ---- a fresh image ---- */
 
-/* Everything the host did to signals is undone in it; SIGINT stays blocked until it is ignored. */
+/* What the host did to signals is undone in it, except that under nohup the workers go on too; SIGINT
+ * stays blocked until it is ignored. */
 static int spawn_attributes(posix_spawnattr_t *attributes)
 {
     sigset_t all, interrupt;
     sigfillset(&all);
+    sigdelset(&all, SIGHUP); /* an exec resets it unless it is ignored */
     sigemptyset(&interrupt);
     sigaddset(&interrupt, SIGINT);
     int error = posix_spawnattr_init(attributes);
@@ -270,8 +272,10 @@ static noreturn void become_server(int socket)
 {
     sigset_t none;
     sigemptyset(&none);
-    for (int n = 1; n < NSIG; n++)
-        (void)signal(n, SIG_DFL);
+    for (int n = 1; n < NSIG; n++) {
+        if (signal(n, SIG_DFL) == SIG_IGN && n == SIGHUP)
+            (void)signal(n, SIG_IGN);
+    }
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     cfi_server_run(socket);
 }
