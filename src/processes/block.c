@@ -157,11 +157,51 @@ void cfi_blocks_destroy(struct cfi_blocks *blocks, bool is_foreign)
 
 /* ---- results ---- */
 
-/* With blocks->lock. */
+enum { MOST_ONCE = 2 * CFI_SLOTS };
+
+/* With blocks->lock; NULL: there is none of that number. */
 static struct cfi_arrived *arrived(struct cfi_child *c, uint32_t number)
 {
-    struct cfi_inflow *in = &c->inflow;
-    return number < CFI_KEPT_BLOCKS ? &in->kept[number] : &in->once;
+    if (number < CFI_KEPT_BLOCKS)
+        return &c->inflow.kept[number];
+    struct cfi_once *o = c->inflow.once;
+    while (o && o->block.number != number)
+        o = o->next;
+    return o ? &o->block : NULL;
+}
+
+/* The worker has made a larger one in the place of one that was given back. */
+static bool replace_kept(struct cfi_child *c, struct cfi_arrived *news)
+{
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived *a = &c->inflow.kept[news->number], old = *a;
+    bool may = !old.in_use;
+    if (may)
+        *a = *news;
+    cfi_unlock(&c->pool->blocks.lock);
+    *news = may ? old : *news;
+    return may;
+}
+
+static bool append_once(struct cfi_child *c, const struct cfi_arrived *news)
+{
+    struct cfi_once *o = malloc(sizeof *o);
+    if (!o)
+        return false;
+    *o = (struct cfi_once){ .block = *news };
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_once **at = &c->inflow.once;
+    while (*at)
+        at = &(*at)->next;
+    bool may = c->inflow.once_count < MOST_ONCE;
+    if (may) {
+        *at = o;
+        c->inflow.once_count++;
+    }
+    cfi_unlock(&c->pool->blocks.lock);
+    if (!may)
+        free(o);
+    return may;
 }
 
 int cfi_inflow_add(struct cfi_child *c, uint32_t number, size_t size, int fd)
@@ -171,16 +211,30 @@ int cfi_inflow_add(struct cfi_child *c, uint32_t number, size_t size, int fd)
     (void)close(fd);
     if (error)
         return error;
-    cfi_lock(&c->pool->blocks.lock);
-    struct cfi_arrived *a = arrived(c, number), old = news;
-    if (!a->in_use) { /* the old one was made for a result that then was none, or was too small */
-        old = *a;
-        *a = news;
+    if (number >= CFI_KEPT_BLOCKS) {
+        if (append_once(c, &news))
+            return 0;
+        (void)munmap(news.data, news.size);
+        return EPROTO;
     }
-    cfi_unlock(&c->pool->blocks.lock);
-    if (old.data)
-        (void)munmap(old.data, old.size);
-    return old.data == news.data ? EPROTO : 0;
+    bool taken = replace_kept(c, &news);
+    if (news.data) /* the old one, or the new one if it was refused */
+        (void)munmap(news.data, news.size);
+    return taken ? 0 : EPROTO;
+}
+
+/* Takes a block that is used once off the list; with blocks->lock. */
+static struct cfi_arrived take_once(struct cfi_child *c, uint32_t number)
+{
+    struct cfi_once **at = &c->inflow.once;
+    while (*at && (*at)->block.number != number)
+        at = &(*at)->next;
+    struct cfi_once *o = *at;
+    struct cfi_arrived block = o->block;
+    *at = o->next;
+    c->inflow.once_count--;
+    free(o);
+    return block;
 }
 
 void *cfi_inflow_peek(struct cfi_child *c, uint32_t number, size_t size)
@@ -188,7 +242,7 @@ void *cfi_inflow_peek(struct cfi_child *c, uint32_t number, size_t size)
     void *data = NULL;
     cfi_lock(&c->pool->blocks.lock);
     struct cfi_arrived *a = arrived(c, number);
-    if (a->data && a->number == number && size <= a->size && !a->in_use) {
+    if (a && a->data && size <= a->size && !a->in_use) {
         a->in_use = true;
         data = a->data;
     }
@@ -245,7 +299,7 @@ bool cfi_inflow_lend(struct cfi_child *c, uint32_t number)
                            .size = a->size,
                            .number = number };
     if (!is_kept)
-        *a = (struct cfi_arrived){ .data = NULL };
+        (void)take_once(c, number);
     cfi_unlock(&c->pool->blocks.lock);
     cfi_executor_ref(&c->pool->executor);
     cfi_mapped_add(&lent->mapped);
@@ -259,8 +313,7 @@ void cfi_inflow_done(struct cfi_child *c, uint32_t number)
         return;
     }
     cfi_lock(&c->pool->blocks.lock);
-    struct cfi_arrived a = c->inflow.once;
-    c->inflow.once = (struct cfi_arrived){ .data = NULL };
+    struct cfi_arrived a = take_once(c, number);
     cfi_unlock(&c->pool->blocks.lock);
     (void)munmap(a.data, a.size);
 }
@@ -270,11 +323,16 @@ void cfi_inflow_clear(struct cfi_child *c)
     struct cfi_inflow old;
     cfi_lock(&c->pool->blocks.lock);
     old = c->inflow;
-    c->inflow = (struct cfi_inflow){ .once = { .data = NULL } };
+    c->inflow = (struct cfi_inflow){ .once = NULL };
     cfi_unlock(&c->pool->blocks.lock);
-    for (unsigned i = 0; i <= CFI_KEPT_BLOCKS; i++) {
-        struct cfi_arrived *a = i < CFI_KEPT_BLOCKS ? &old.kept[i] : &old.once;
-        if (a->data && !a->in_use)
-            (void)munmap(a->data, a->size);
+    for (unsigned i = 0; i < CFI_KEPT_BLOCKS; i++) {
+        if (old.kept[i].data && !old.kept[i].in_use)
+            (void)munmap(old.kept[i].data, old.kept[i].size);
+    }
+    while (old.once) {
+        struct cfi_once *o = old.once;
+        old.once = o->next;
+        (void)munmap(o->block.data, o->block.size);
+        free(o);
     }
 }

@@ -58,9 +58,16 @@ struct cfi_arrived {
     bool in_use; /* it is being read, or in a user's hands */
 };
 
+/* One that is used once; they are announced in the order of the results that they are for. */
+struct cfi_once {
+    struct cfi_arrived block;
+    struct cfi_once *next;
+};
+
 struct cfi_inflow { /* guarded by blocks->lock */
     struct cfi_arrived kept[CFI_KEPT_BLOCKS];
-    struct cfi_arrived once; /* the next result's, if it is not a kept one */
+    struct cfi_once *once;
+    unsigned once_count;
 };
 
 /* A block has come from the worker; closes fd.  0, ENOMEM, or EPROTO: it is not what it should be. */

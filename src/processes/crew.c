@@ -25,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { START_AGAIN_NS = 100000000, STATUS_WAIT_NS = 100000000, MOST_MESSAGES = 4096 };
+enum { START_AGAIN_NS = 100000000, STATUS_WAIT_NS = 2000000000, MOST_MESSAGES = 4096 };
 
 /* ---- making a channel ---- */
 
@@ -151,18 +151,25 @@ static void begin_life(struct cfi_child *c)
 
 /* ---- asking for a process ---- */
 
+static void has_process(struct cfi_child *c, pid_t pid, int pidfd)
+{
+    cfi_lock(&c->pool->lock);
+    c->pidfd = pidfd;
+    cfi_store_relaxed(&c->pid, (uint32_t)pid);
+    cfi_unlock(&c->pool->lock);
+}
+
 static int ask_host(struct cfi_child *c, int theirs)
 {
     int pid = 0, error;
     error = c->pool->host.start_process(c->pool->host.data, theirs, c->index, &pid);
     if (error)
         return error;
-    c->pidfd = high_descriptor((int)syscall(SYS_pidfd_open, pid, 0));
-    if (c->pidfd < 0) { /* the worker goes when its channel closes */
-        return errno;
-    }
-    cfi_store_relaxed(&c->pid, (uint32_t)pid);
-    return 0;
+    int pidfd = high_descriptor((int)syscall(SYS_pidfd_open, pid, 0));
+    if (pidfd < 0)
+        return errno; /* the worker goes when its channel closes */
+    has_process(c, (pid_t)pid, pidfd);
+    return cfi_watch_process(c, pidfd);
 }
 
 static int ask_for_process(struct cfi_child *c, int theirs)
@@ -176,27 +183,23 @@ static int ask_for_process(struct cfi_child *c, int theirs)
     return error;
 }
 
-static int open_channel(struct cfi_child *c)
+static int open_channel(struct cfi_child *c, int *ret_theirs)
 {
-    int arena_fd = -1, theirs = -1, error;
+    int arena_fd = -1, error;
     begin_life(c);
     c->death = calloc(1, sizeof *c->death);
     error = c->death ? new_arena(c, &arena_fd) : ENOMEM;
     if (!error) {
-        error = new_sockets(c, &theirs);
+        error = new_sockets(c, ret_theirs);
         if (!error)
             error = send_welcome(c, arena_fd);
         (void)close(arena_fd);
     }
-    if (!error) {
+    if (!error)
         *c->death =
             (struct cfi_death){ .tag = c->tag, .pidfd = -1, .oom_kills = cfi_oom_kills("") };
-        error = ask_for_process(c, theirs);
-    }
-    if (!error)
-        error = cfi_watch_child(c);
-    if (theirs >= 0)
-        (void)close(theirs);
+    if (error)
+        close_one(ret_theirs);
     return error;
 }
 
@@ -224,11 +227,10 @@ static struct cfi_child *reserve(struct cfi_process_pool *pool)
     return c;
 }
 
-static void not_started(struct cfi_child *c, int error)
+static void not_opened(struct cfi_child *c, int error)
 {
     struct cfi_process_pool *pool = c->pool;
     close_all_but_pidfd(c);
-    close_one(&c->pidfd);
     free(c->death);
     c->death = NULL;
     cfi_lock(&pool->lock);
@@ -239,20 +241,42 @@ static void not_started(struct cfi_child *c, int error)
     cfi_unlock(&pool->lock);
 }
 
+static void never_born(struct cfi_child *c, int error);
+
+/* From here on others see it, and what happens to its process. */
+static int bring_to_life(struct cfi_child *c, int theirs)
+{
+    struct cfi_process_pool *pool = c->pool;
+    cfi_lock(&pool->lock);
+    cfi_set_state(c, CFI_CHILD_ASKED);
+    cfi_unlock(&pool->lock);
+    int error = cfi_watch_child(c);
+    if (!error)
+        error = ask_for_process(c, theirs);
+    (void)close(theirs);
+    return error;
+}
+
 int cfi_start_child(struct cfi_process_pool *pool)
 {
+    int theirs = -1;
     cfi_lock(&pool->lock);
     struct cfi_child *c = reserve(pool);
     cfi_unlock(&pool->lock);
-    int error = c ? open_channel(c) : ENOMEM;
+    if (!c)
+        return ENOMEM;
+    int error = open_channel(c, &theirs);
     if (error) {
-        if (c)
-            not_started(c, error);
+        not_opened(c, error);
+        return error;
+    }
+    error = bring_to_life(c, theirs);
+    if (error) {
+        never_born(c, error);
         return error;
     }
     cfi_lock(&pool->lock);
     pool->start_again_at = 0;
-    cfi_set_state(c, CFI_CHILD_ASKED);
     cfi_refill(c);
     cfi_arm_or_wake(c);
     cfi_unlock(&pool->lock);
@@ -328,8 +352,7 @@ static void is_unfit(struct cfi_child *c, const struct cfi_message *m)
              m->text[0] ? m->text : "the initializer returned a non-zero code");
     cfi_lock(&c->pool->lock);
     cfi_take_back_all(c);
-    cfi_set_state(c, CFI_CHILD_LEAVING);
-    cfi_set_idle(c, false);
+    cfi_tell_quit(c);
     cfi_unlock(&c->pool->lock);
     say_broken(c->pool, m->code, text, cfi_load_relaxed(&c->pid));
 }
@@ -457,7 +480,7 @@ static void sort_tasks(struct cfi_child *c, struct cfi_death *d)
     cfi_take_back_all(c);
     for (uint32_t n = c->sent; n != seen; n--) {
         cf_future *f = cfi_exchange_acq_rel(&c->tasks_sent[(n - 1) % CFI_SLOTS], NULL);
-        if (!f)
+        if (!f || f == CFI_MARK_SKIPPED)
             continue;
         cfi_store_release(&cfi_parcel_of(f)->place, 0);
         (void)cfi_future_claim(f); /* it ran: nobody cancels it any more */
@@ -520,7 +543,8 @@ void cfi_child_died(struct cfi_child *c)
 
 static bool may_retry(struct cfi_process_pool *pool, const struct cfi_death *d, cf_future *f)
 {
-    return !d->stopped && !cfi_load_relaxed(&pool->executor.is_broken) &&
+    return !d->stopped && !(cfi_load_relaxed(&f->word) & CFI_STOP) &&
+           !cfi_load_relaxed(&pool->no_retries) &&
            cfi_parcel_of(f)->crashes++ < pool->options.max_retries;
 }
 
@@ -607,6 +631,22 @@ void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now)
         conclude(pool, d, status_by_pidfd(d));
 }
 
+/* No process came of it: what it had been sent goes elsewhere, and this is no crash. */
+static void never_born(struct cfi_child *c, int error)
+{
+    struct cfi_process_pool *pool = c->pool;
+    uint64_t tag = c->tag;
+    cfi_lock(&pool->lock);
+    pool->start_error = error;
+    pool->start_again_at = cfi_now() + START_AGAIN_NS;
+    cfi_set_state(c, CFI_CHILD_LEAVING);
+    cfi_unlock(&pool->lock);
+    cfi_child_died(c);
+    struct cfi_death *d = take_death(pool, tag, 0);
+    if (d)
+        conclude(pool, d, -1);
+}
+
 /* ---- the fork server's news ---- */
 
 static struct cfi_child *child_of_tag(struct cfi_process_pool *pool, uint64_t tag)
@@ -629,12 +669,10 @@ static void born(struct cfi_process_pool *pool, const struct cfi_server_event *e
         (void)close(e->pidfd);
         return;
     }
-    cfi_lock(&pool->lock);
-    c->pidfd = high_descriptor(e->pidfd);
-    cfi_store_relaxed(&c->pid, (uint32_t)e->pid);
-    cfi_unlock(&pool->lock);
-    if (cfi_watch_child(c) != 0) /* a worker that cannot be watched is no use */
-        cfi_pidfd_signal(c->pidfd, SIGKILL);
+    int pidfd = high_descriptor(e->pidfd);
+    has_process(c, e->pid, pidfd);
+    if (cfi_watch_process(c, pidfd) != 0) /* a worker that cannot be watched is no use */
+        cfi_pidfd_signal(pidfd, SIGKILL);
 }
 
 static void died(struct cfi_process_pool *pool, const struct cfi_server_event *e)
@@ -652,15 +690,7 @@ static void unborn(struct cfi_process_pool *pool, const struct cfi_server_event 
     struct cfi_child *c = child_of_tag(pool, e->tag);
     if (!c)
         return;
-    cfi_lock(&pool->lock);
-    pool->start_error = e->error;
-    pool->start_again_at = cfi_now() + START_AGAIN_NS;
-    cfi_set_state(c, CFI_CHILD_LEAVING); /* its end is no crash */
-    cfi_unlock(&pool->lock);
-    cfi_child_died(c);
-    struct cfi_death *d = take_death(pool, e->tag, 0);
-    if (d)
-        conclude(pool, d, -1);
+    never_born(c, e->error);
     break_if_hopeless(pool);
 }
 
@@ -782,6 +812,7 @@ static void kill_all(struct cfi_process_pool *pool)
 void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error)
 {
     cf_executor_break(&pool->executor, error);
+    cfi_store_seq_cst(&pool->no_retries, true);
     cfi_lock(&pool->lock);
     pool->closed = true;
     cf_future *f = take_everything(pool);

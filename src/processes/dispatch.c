@@ -156,8 +156,8 @@ static bool remove_from(struct cfi_list *list, cf_future *f)
 /* Only for a submit that fails: there are few. */
 bool cfi_remove_queued(struct cfi_process_pool *pool, cf_future *f)
 {
-    bool found = remove_from(&pool->pending, f) || remove_from(&pool->to_load, f) ||
-                 cfi_heap_remove(&pool->heap, f);
+    bool found = remove_from(&pool->front, f) || remove_from(&pool->pending, f) ||
+                 remove_from(&pool->to_load, f) || cfi_heap_remove(&pool->heap, f);
     if (found)
         set_queued(pool, f, false);
     return found;
@@ -409,9 +409,12 @@ static cf_future *take_back(struct cfi_child *c)
     cf_future *f = cfi_exchange_acq_rel(&c->tasks_sent[last % CFI_SLOTS], NULL);
     if (!f) /* it lied: the reader has had it */
         return NULL;
+    bool skipped = f == CFI_MARK_SKIPPED;
     cfi_store_release(&c->sent, last);
     c->heap_at = c->heap_ends[(last - 1) % CFI_SLOTS];
     c->tasks--;
+    if (skipped)
+        return take_back(c);
     cfi_store_release(&cfi_parcel_of(f)->place, 0);
     return f;
 }

@@ -64,12 +64,8 @@ static const void *bytes_of(struct cfi_child *c, const struct answer *a)
     }
     if (a->place != CFI_IN_BLOCK || a->at > UINT32_MAX)
         return NULL;
-    void *data = cfi_inflow_peek(c, (uint32_t)a->at, a->size);
-    if (!data) {
-        cfi_child_messages(c); /* its announcement was sent before the result */
-        data = cfi_inflow_peek(c, (uint32_t)a->at, a->size);
-    }
-    return data;
+    cfi_child_messages(c); /* it was announced before; the number may have been another block's */
+    return cfi_inflow_peek(c, (uint32_t)a->at, a->size);
 }
 
 static void done_with(struct cfi_child *c, const struct answer *a)
@@ -149,24 +145,34 @@ static void condemn(struct cfi_child *c)
     cfi_wake_manager(c->pool);
 }
 
+static void read_result(struct cfi_child *c, cf_future *f, uint32_t number, struct cfi_outcome *out)
+{
+    uint64_t word = cfi_load_acquire(&f->word);
+    if (cfi_state(word) == CFI_RUNNING || cfi_future_claim(f))
+        *out = read_answer(c, f, number);
+    else /* it was cancelled, and its worker lies */
+        *out = (struct cfi_outcome){ .future = f, .status = CF_CANCELLED };
+    if (out->status == CF_INVALID && !out->text)
+        condemn(c);
+}
+
 /* The result at `seen`; false: there is none, or it is not to be believed. */
 static bool read_one(struct cfi_child *c, struct cfi_outcome *out, unsigned *n)
 {
     if (cfi_load_relaxed(&c->condemned) || !cfi_has_result(c))
         return false;
     uint32_t seen = cfi_load_relaxed(&c->seen);
-    cf_future *f = cfi_exchange_acq_rel(&c->tasks_sent[seen % CFI_SLOTS], NULL);
+    cf_future *f = cfi_load_acquire(&c->tasks_sent[seen % CFI_SLOTS]);
+    do {
+        if (f == CFI_MARK_BUSY) /* who cancels it looks again afterwards */
+            return false;
+    } while (!cfi_cas_acq_rel(&c->tasks_sent[seen % CFI_SLOTS], &f, NULL));
     if (!f) {
         condemn(c);
         return false;
     }
-    uint64_t word = cfi_load_acquire(&f->word);
-    bool is_ours = cfi_state(word) == CFI_RUNNING || cfi_future_claim(f);
-    out[*n] = is_ours ? read_answer(c, f, seen)
-                      : (struct cfi_outcome){ .future = f, .status = CF_CANCELLED };
-    if (out[*n].status == CF_INVALID && !out[*n].text)
-        condemn(c);
-    (*n)++;
+    if (f != CFI_MARK_SKIPPED)
+        read_result(c, f, seen, &out[(*n)++]);
     cfi_store_release(&c->heap_read, c->heap_ends[seen % CFI_SLOTS]);
     cfi_store_release(&c->seen, seen + 1); /* pairs with the sender's load */
     return true;
@@ -271,13 +277,17 @@ static struct cfi_child *child_of(struct cfi_process_pool *pool, cf_future *f, u
     return place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
 }
 
-/* The slot may be another task's by now: then this one is settled, or begins later than it says. */
+/* Only under the lock is it sure that the slot is this task's. */
 static void mark_running(cf_future *f, struct cfi_child *c, uint32_t number)
 {
-    if (cfi_load_acquire(&cfi_slot_of(c, number)->state) == CFI_SLOT_RUNNING &&
-        cfi_load_relaxed(&cfi_parcel_of(f)->place) ==
-            cfi_place(c->index, cfi_generation_of(c), number))
+    if (cfi_load_relaxed(&cfi_slot_of(c, number)->state) != CFI_SLOT_RUNNING)
+        return;
+    cfi_lock(&c->pool->lock);
+    if (cfi_load_relaxed(&cfi_parcel_of(f)->place) ==
+            cfi_place(c->index, cfi_generation_of(c), number) &&
+        cfi_runs(c, number))
         (void)cfi_future_claim(f);
+    cfi_unlock(&c->pool->lock);
 }
 
 void cfi_look(void *self, cf_future *f)

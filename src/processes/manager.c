@@ -31,7 +31,7 @@ void cfi_wake_manager(struct cfi_process_pool *pool)
 static int add(struct cfi_process_pool *pool, int fd, uint32_t events, uint64_t data)
 {
     struct epoll_event e = { .events = events, .data.u64 = data };
-    return epoll_ctl(pool->epoll, EPOLL_CTL_ADD, fd, &e) == 0 || errno == EEXIST ? 0 : errno;
+    return epoll_ctl(pool->epoll, EPOLL_CTL_ADD, fd, &e) == 0 ? 0 : errno;
 }
 
 static uint64_t key(enum source source, const struct cfi_child *c)
@@ -39,15 +39,17 @@ static uint64_t key(enum source source, const struct cfi_child *c)
     return (uint64_t)source | (uint64_t)c->index << 8 | (uint64_t)cfi_generation_of(c) << 32;
 }
 
-/* A descriptor that is in epoll already stays as it is. */
 int cfi_watch_child(struct cfi_child *c)
 {
     int error = add(c->pool, c->eventfd, EPOLLIN | EPOLLET, key(BELL, c));
     if (!error)
         error = add(c->pool, c->socket, EPOLLIN | EPOLLRDHUP | EPOLLET, key(SOCKET, c));
-    if (!error && c->pidfd >= 0)
-        error = add(c->pool, c->pidfd, EPOLLIN | EPOLLONESHOT, key(PIDFD, c));
     return error;
+}
+
+int cfi_watch_process(struct cfi_child *c, int pidfd)
+{
+    return add(c->pool, pidfd, EPOLLIN | EPOLLONESHOT, key(PIDFD, c));
 }
 
 int cfi_watch_server(struct cfi_process_pool *pool)
@@ -254,8 +256,21 @@ static bool is_finished(struct cfi_process_pool *pool)
     return none_left;
 }
 
+/* Cancelled tasks that nobody came past: each holds the pool. */
+static void drop_cancelled(struct cfi_process_pool *pool)
+{
+    cf_future *f;
+    do {
+        cfi_lock(&pool->lock);
+        f = cfi_take_queued(pool);
+        cfi_unlock(&pool->lock);
+        cf_future_unref(f);
+    } while (f);
+}
+
 static void *end(struct cfi_process_pool *pool)
 {
+    drop_cancelled(pool);
     if (pool->has_server)
         cfi_server_stop(&pool->server);
     pool->has_server = false;

@@ -253,11 +253,15 @@ static bool make_cancelled(cf_future *f)
     return false;
 }
 
-/* With the lock: can the worker be kept from beginning it? */
+/* With the lock: can the worker be kept from beginning it?  The mark keeps the reader away, which might
+ * see that the slot is done with before the future is cancelled. */
 static bool skip(struct cfi_child *c, uint32_t number)
 {
     uint32_t sent = CFI_SENT;
-    return cfi_cas_seq_cst(&cfi_slot_of(c, number)->state, &sent, CFI_SKIP);
+    cf_future *f = cfi_exchange_acq_rel(&c->tasks_sent[number % CFI_SLOTS], CFI_MARK_BUSY);
+    bool skipped = f && cfi_cas_seq_cst(&cfi_slot_of(c, number)->state, &sent, CFI_SKIP);
+    cfi_store_release(&c->tasks_sent[number % CFI_SLOTS], skipped ? CFI_MARK_SKIPPED : f);
+    return skipped;
 }
 
 static bool pool_cancel(void *self, cf_future *f)
@@ -268,14 +272,17 @@ static bool pool_cancel(void *self, cf_future *f)
     cfi_lock(&pool->lock);
     uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
-    bool cancelled = (!c || skip(c, (uint32_t)place)) && make_cancelled(f);
+    bool pending = cfi_future_is_pending(f), skipped = pending && c && skip(c, (uint32_t)place);
+    bool cancelled = pending && (!c || skipped) && make_cancelled(f);
     if (cancelled)
         cfi_unqueue(pool, f);
     if (c)
         cfi_nudge(c);
     cfi_unlock(&pool->lock);
-    if (!cancelled)
-        cfi_look(pool, f);
+    if (c)
+        cfi_drain(c);
+    if (skipped)
+        cfi_future_drop(f); /* the channel's reference */
     return cancelled;
 }
 
@@ -298,6 +305,22 @@ static void pool_cancelled(void *self, cf_future *f)
 
 /* ---- shutting down ---- */
 
+/* One that was to run again, its worker having died, cannot be cancelled any more. */
+static void cancel_or_fail(struct cfi_process_pool *pool, cf_future *f)
+{
+    static const cf_error error = { .size = sizeof error,
+                                    .status = CF_BROKEN,
+                                    .message = "its worker died, and it could not be tried again",
+                                    .exit_code = -1 };
+    if (cf_future_cancel(f) || cfi_future_is_done(f)) {
+        cfi_future_drop(f);
+        return;
+    }
+    cfi_release_argument(f);
+    cfi_future_fail(f, &error);
+    cfi_finished(pool, 1);
+}
+
 /* Cancels what has not begun; each cancel runs callbacks, so without the lock. */
 static void cancel_pending(struct cfi_process_pool *pool)
 {
@@ -311,10 +334,8 @@ static void cancel_pending(struct cfi_process_pool *pool)
         }
         f = cfi_take_queued(pool);
         cfi_unlock(&pool->lock);
-        if (f) {
-            (void)cf_future_cancel(f);
-            cfi_future_drop(f);
-        }
+        if (f)
+            cancel_or_fail(pool, f);
     } while (f);
 }
 
@@ -349,8 +370,10 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
     pool->closed = true;
     cfi_unlock(&pool->lock);
     cfi_tell_room(pool);
-    if (mode != CF_FINISH_PENDING)
+    if (mode != CF_FINISH_PENDING) {
+        cfi_store_seq_cst(&pool->no_retries, true);
         cancel_pending(pool);
+    }
     if (mode == CF_STOP_RUNNING)
         cfi_stop_all(pool, deadline);
     cfi_store_seq_cst(&pool->closing, true);

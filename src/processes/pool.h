@@ -128,13 +128,17 @@ struct cfi_child {
     int stop_signal;      /* what comes next: 0: nothing is being stopped, SIGTERM, SIGKILL */
     int64_t stop_at;      /* and when */
     int64_t hung_up_at;
-    uint64_t tag;               /* of the server's request */
-    int socket, eventfd, pidfd; /* -1: none */
-    struct cfi_death *death;    /* memory for its end */
-    CFI_ATOMIC(cf_future *) tasks_sent[CFI_SLOTS];
-    uint64_t heap_ends[CFI_SLOTS]; /* of each task's argument */
-    int64_t limits[CFI_SLOTS];     /* of each task's run */
+    uint64_t tag;                                  /* of the server's request */
+    int socket, eventfd, pidfd;                    /* -1: none */
+    struct cfi_death *death;                       /* memory for its end */
+    CFI_ATOMIC(cf_future *) tasks_sent[CFI_SLOTS]; /* or one of the marks below */
+    uint64_t heap_ends[CFI_SLOTS];                 /* of each task's argument */
+    int64_t limits[CFI_SLOTS];                     /* of each task's run */
 };
+
+/* In tasks_sent: a cancel is trying to have it skipped; it has, and the task is nobody's here any more. */
+#define CFI_MARK_BUSY    ((cf_future *)1)
+#define CFI_MARK_SKIPPED ((cf_future *)2)
 
 static inline enum cfi_child_state cfi_state_of(const struct cfi_child *c)
 {
@@ -223,7 +227,8 @@ struct cfi_process_pool {
 
     _Alignas(CFI_CACHE_LINE) cfi_size unfinished; /* accepted, and not settled or called back yet */
     cfi_bool closing;
-    cfi_u32 ended; /* a futex: 1 when nothing is left to do */
+    cfi_bool no_retries; /* what its worker takes with it stays gone */
+    cfi_u32 ended;       /* a futex: 1 when nothing is left to do */
     cfi_bool joined;
     cfi_u32 room_waiters, room_event;
     struct cfi_blocks blocks;
@@ -311,7 +316,8 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline);
 /* ---- manager.c ---- */
 void *cfi_manager_main(void *pool);
 void cfi_wake_manager(struct cfi_process_pool *pool);
-int cfi_watch_child(struct cfi_child *c); /* adds its descriptors; 0 or an errno */
+int cfi_watch_child(struct cfi_child *c); /* its bell and its socket; 0 or an errno */
+int cfi_watch_process(struct cfi_child *c, int pidfd);
 int cfi_watch_server(struct cfi_process_pool *pool);
 
 /* ---- callbacks.c ---- */

@@ -16,6 +16,7 @@
 #define _GNU_SOURCE
 #include "../base/atomics.h"
 #include "server_talk.h"
+#include "worker.h"
 
 #include <cfutures/provider.h>
 #include <ctype.h>
@@ -137,7 +138,7 @@ static noreturn void be_worker(const struct here *here, int channel)
     offer_to_the_oom_killer();
     if (here->is_spawn)
         become_fresh_image(channel);
-    _exit(cf_worker_run_channel(channel));
+    _exit(cfi_worker_serve(channel, true));
 }
 
 static int bear(struct here *here, uint64_t tag, int channel)
@@ -388,6 +389,6 @@ void cf_worker_main(void)
     if (is_from_us(channel)) {
         (void)fcntl(channel, F_SETFD, FD_CLOEXEC);
         name_process("cfutures-worker");
-        _exit(cf_worker_run_channel(channel));
+        _exit(cfi_worker_serve(channel, true));
     }
 }

@@ -33,6 +33,18 @@ static void begin_stop(struct cfi_child *c, uint32_t number, int64_t grace_ns)
     cfi_refill_all(c->pool);
 }
 
+static void fail_stopped(struct cfi_process_pool *pool, cf_future *f)
+{
+    static const cf_error error = { .size = sizeof error,
+                                    .status = CF_STOPPED,
+                                    .message =
+                                        "its worker died, and it was stopped before another try",
+                                    .exit_code = -1 };
+    cfi_release_argument(f);
+    cfi_future_fail(f, &error);
+    cfi_finished(pool, 1);
+}
+
 bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
 {
     struct cfi_process_pool *pool = self;
@@ -43,7 +55,10 @@ bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
     if (c && cfi_generation_of(c) == cfi_place_generation(place) && cfi_runs(c, (uint32_t)place))
         begin_stop(c, (uint32_t)place, grace_ns);
+    bool waits = !place && cfi_remove_queued(pool, f); /* to be tried again */
     cfi_unlock(&pool->lock);
+    if (waits)
+        fail_stopped(pool, f);
     cfi_wake_manager(pool);
     return true;
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /* A worker process's life: it is welcomed, initialized, does what comes, and leaves when asked to or at
- * once when its parent has gone.  A second thread looks after the last: a task may take for ever. */
+ * once when its parent has gone.  The last is the fork server's affair.  A worker that a host has made
+ * has a second thread for it, since a task may take for ever; with one thread malloc and stdio need no
+ * locks, and a task may do what a process with threads may not. */
 #define _GNU_SOURCE
+#include "worker.h"
 #include "../base/clock.h"
 #include "../base/futex.h"
 #include "../base/thread.h"
@@ -37,7 +40,8 @@ struct meter {
 struct worker {
     struct cfi_arena *arena;
     int channel, event, host;
-    uint32_t next; /* number of the task that comes next */
+    uint32_t next;    /* number of the task that comes next */
+    uint32_t process; /* cfi_process: another in a child that a task has forked */
     struct meter meter;
     struct cfi_caller caller;
     void (*finalizer)(void *data);
@@ -243,6 +247,9 @@ static bool do_next(struct worker *w)
     if (runs) {
         begin_task(&w->meter);
         cfi_caller_run(&w->caller, w->next, slot);
+        if (cfi_load_relaxed(&cfi_process) != w->process)
+            _exit(
+                0); /* a task has forked, and came back in the child too: the channel is the parent's */
     } else if (state != CFI_SKIP) {
         return false;
     }
@@ -346,13 +353,19 @@ static int live(struct worker *w, const struct cfi_message *welcome)
 
 int cf_worker_run_channel(int channel)
 {
+    return cfi_worker_serve(channel, false);
+}
+
+int cfi_worker_serve(int channel, bool has_server)
+{
     static struct worker worker; /* one in a process, and other threads look at it until it ends */
     struct cfi_message welcome;
     worker.channel = channel;
     if (!receive_welcome(&worker, &welcome))
         return 1;
     cfi_thread_name(welcome.text, welcome.number);
-    if (cfi_process_watch() != CF_OK || !start_watch(&worker))
+    if (cfi_process_watch() != CF_OK || (!has_server && !start_watch(&worker)))
         return 1;
+    worker.process = cfi_load_relaxed(&cfi_process);
     return live(&worker, &welcome);
 }
