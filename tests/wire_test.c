@@ -477,6 +477,44 @@ static void test_a_future_that_is_done(void **unused)
     cf_bytes_free(&reply);
 }
 
+/* An executor that makes a request of whatever it gets. */
+static cf_status encode_at_once(void *self, cf_future *future)
+{
+    cf_bytes request = { NULL, 0 };
+    cf_status s = cf_wire_encode(future, &request);
+    (void)self;
+    CHECK(s == CF_INVALID && !request.data);
+    return s;
+}
+
+static bool one_more(void *data, size_t index, cf_task *task)
+{
+    (void)data, (void)task;
+    return index < 3;
+}
+
+static void test_the_pieces_of_a_map(void **unused)
+{
+    (void)unused;
+    static const cf_executor_ops ops = { .size = sizeof ops, .submit = encode_at_once };
+    static const char message[] = "cf_wire_encode: the pieces of a map cannot travel";
+    const struct pair pairs[3] = { { 1, 2 } };
+    int64_t sums[3];
+    cf_executor *ex = NULL;
+    assert_int_equal(cf_executor_new(&ops, NULL, &ex), CF_OK);
+    assert_int_equal(CF_MAP(ex, add, pairs, 3, sums, CF_FOREVER), CF_INVALID);
+    assert_string_equal(cf_last_error()->message, message);
+    cf_results *results = NULL;
+    const cf_task task = { .size = sizeof task, .fn = nothing };
+    cf_status s = cf_map_from(ex, &task, one_more, NULL, NULL, CF_FOREVER, &results);
+    if (s == CF_OK)
+        s = cf_results_next(results, NULL, 0, NULL);
+    assert_int_equal(s, CF_INVALID);
+    assert_string_equal(cf_last_error()->message, message);
+    cf_results_free(results);
+    cf_executor_free(ex);
+}
+
 static void test_no_function(void **unused)
 {
     (void)unused;
@@ -522,6 +560,25 @@ static void test_another_tasks_reply(void **unused)
     assert_int_equal(cf_wire_settle(one, reply.data, reply.size), CF_OK);
     let_go(other);
     let_go(one);
+    cf_bytes_free(&request);
+    cf_bytes_free(&reply);
+}
+
+/* The same task once more, perhaps in the same place: it is another one. */
+static void test_a_late_reply(void **unused)
+{
+    (void)unused;
+    const struct pair pair = { 1, 2 };
+    const cf_task task = number_task(&pair);
+    cf_future *f = submit(&task);
+    cf_bytes request = encode(f), reply = call(&request);
+    let_go(f);
+    for (int i = 0; i < 3; i++) {
+        f = submit(&task);
+        assert_int_equal(cf_wire_settle(f, reply.data, reply.size), CF_INVALID);
+        assert_string_equal(cf_last_error()->message, "the reply is another task's");
+        let_go(f);
+    }
     cf_bytes_free(&request);
     cf_bytes_free(&reply);
 }
@@ -946,7 +1003,7 @@ static cf_bytes made_up_reply(cf_future *f, cf_status status, size_t size)
     cf_bytes reply = { NULL, 0 };
     assert_int_equal(new_reply(status, 3, size, &reply), CF_OK);
     memset(content_of(&reply), 't', size);
-    seal(reply.data, reply.size, REPLY, tag_of(f, cf_future_task(f)));
+    seal(reply.data, reply.size, REPLY, tag_of(f));
     return reply;
 }
 
@@ -1002,9 +1059,11 @@ int main(void)
         TEST(test_futures_of_others),
         TEST(test_a_pools_future),
         TEST(test_a_future_that_is_done),
+        TEST(test_the_pieces_of_a_map),
         TEST(test_no_function),
         TEST(test_null),
         TEST(test_another_tasks_reply),
+        TEST(test_a_late_reply),
         TEST(test_one_task_asked_for_twice),
         TEST(test_another_processes_reply),
         TEST(test_no_memory),

@@ -29,6 +29,7 @@ static void keep_extra(cf_future *f, const cf_task *task, size_t room)
     extra->task = *task;
     extra->task.arg = cfi_future_arg(f);
     extra->stop_at = CFI_NEVER;
+    cfi_init(&extra->ticket, 0);
     memset(extra + 1, 0, room);
     extra->arg_destroy = task->arg_destroy;
     f->flags |= CFI_HAS_EXTRA;

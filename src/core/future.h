@@ -116,6 +116,7 @@ struct cfi_extra {
     cf_task task;                   /* as submitted; arg points to the copy */
     int64_t stop_at;                /* deadline of run_limit_ns once it runs */
     void (*arg_destroy)(void *arg); /* NULL once it was called */
+    cfi_u64 ticket; /* what the task is called in requests; 0: none has been made of it */
 };
 
 #define CFI_LARGEST  (SIZE_MAX / 4) /* of an argument or a result */

@@ -265,7 +265,7 @@ static size_t take(struct job *job, size_t wanted, size_t *ret_begin)
 }
 
 /* A runner's task.  Fails if an element did, so that a wait can tell. */
-static int run_job(const void *arg, void *unused)
+int cfi_map_run_job(const void *arg, void *unused)
 {
     (void)unused;
     struct job *job = *(struct job *const *)arg;
@@ -293,7 +293,7 @@ static int run_job(const void *arg, void *unused)
 static cf_status submit_runners(cf_executor *ex, struct job *job)
 {
     const cf_task task = { .size = sizeof task,
-                           .fn = run_job,
+                           .fn = cfi_map_run_job,
                            .arg = &job,
                            .arg_size = sizeof job,
                            .arg_destroy = let_go };

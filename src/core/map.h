@@ -63,6 +63,9 @@ cf_status cfi_map_fail(const struct cfi_ending *ending, size_t index) CFI_COLD;
 /* Reports that the map's time has passed: CF_TIMEOUT. */
 cf_status cfi_map_timed_out(const struct cfi_map_work *work) CFI_COLD;
 
+/* What a map submits: tasks whose argument points to what the map has in this process. */
+cf_fn cfi_map_run_job, cfi_map_run_chunk;
+
 /* A frame for elements on top of the one of the task that they are in. */
 static inline void cfi_map_push(struct cfi_frame *frame)
 {

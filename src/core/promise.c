@@ -90,8 +90,7 @@ cf_status cf_future_set_exception(cf_future *future, const cf_error *error)
 
 const cf_task *cf_future_task(const cf_future *future)
 {
-    if (!future || future->kind == CFI_KIND_PROMISE || !(future->flags & CFI_HAS_EXTRA) ||
-        cfi_future_is_done(future))
+    if (!future || !(future->flags & CFI_SETTABLE) || cfi_future_is_done(future))
         return NULL;
     return &cfi_future_extra((cf_future *)(uintptr_t)future)->task;
 }

@@ -238,7 +238,7 @@ static bool is_called_off(struct chunk *c)
     return cfi_load_relaxed(&c->dropped) || (c->ran && cf_stop_requested());
 }
 
-static int run_chunk(const void *arg, void *unused)
+int cfi_map_run_chunk(const void *arg, void *unused)
 {
     (void)unused;
     struct chunk *c = *(struct chunk *const *)arg;
@@ -405,7 +405,7 @@ static void accept(struct cf_results *r, struct chunk *c)
 static void submit(struct cf_results *r, struct chunk *c)
 {
     const cf_task task = { .size = sizeof task,
-                           .fn = run_chunk,
+                           .fn = cfi_map_run_chunk,
                            .arg = &c,
                            .arg_size = sizeof c,
                            .arg_destroy = task_lets_go,

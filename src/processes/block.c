@@ -23,9 +23,9 @@ static size_t capacity_for(size_t size)
     return capacity >= size ? capacity : (size + MIB - 1) / MIB * MIB;
 }
 
-static struct cfi_block *block_new(struct cfi_blocks *blocks, size_t size)
+static struct cfi_block *block_new(struct cfi_process_pool *pool, size_t size)
 {
-    struct cfi_block *b = calloc(1, sizeof *b + blocks->children * sizeof *b->told);
+    struct cfi_block *b = calloc(1, sizeof *b + pool->options.max_workers * sizeof *b->told);
     if (!b)
         return NULL;
     b->size = capacity_for(size);
@@ -33,19 +33,43 @@ static struct cfi_block *block_new(struct cfi_blocks *blocks, size_t size)
         free(b);
         return NULL;
     }
-    b->number = cfi_add_relaxed(&blocks->next_number, 1) + 1;
+    b->number = cfi_add_relaxed(&pool->blocks.next_number, 1) + 1;
     cfi_init(&b->references, 1);
     return b;
 }
 
-/* Workers may still have it mapped: so its memory goes first. */
-static void block_free(struct cfi_block *b, bool is_foreign)
+/* A worker keeps it mapped until it is told otherwise.  One whose socket is full keeps it. */
+static void tell_gone(struct cfi_process_pool *pool, const struct cfi_block *b)
 {
-    if (!is_foreign)
-        (void)madvise(b->data, b->size, MADV_REMOVE);
+    const struct cfi_message gone = { .type = CFI_BLOCK_GONE, .number = b->number };
+    cfi_lock(&pool->lock);
+    for (unsigned i = 0; i < pool->options.max_workers; i++) {
+        struct cfi_child *c = b->told[i] ? cfi_child_at(pool, i) : NULL;
+        if (cfi_has_channel(c) && b->told[i] == cfi_generation_of(c)) {
+            (void)cfi_message_send(c->socket, &gone, NULL, 0);
+            cfi_wake_worker(c); /* an idle one looks at its socket before it sleeps again */
+        }
+    }
+    cfi_unlock(&pool->lock);
+}
+
+/* In a forked child the workers are the parent's. */
+static void block_free(struct cfi_process_pool *pool, struct cfi_block *b)
+{
+    if (!cfi_executor_is_foreign(&pool->executor))
+        tell_gone(pool, b);
     (void)munmap(b->data, b->size);
     (void)close(b->fd);
     free(b);
+}
+
+static void free_list(struct cfi_process_pool *pool, struct cfi_block *list)
+{
+    while (list) {
+        struct cfi_block *next = list->next;
+        block_free(pool, list);
+        list = next;
+    }
 }
 
 /* The smallest free one that is large enough, and not four times too large. */
@@ -58,27 +82,35 @@ static struct cfi_block *take_kept(struct cfi_blocks *blocks, size_t size)
             best = b;
     }
     if (best) {
-        best->is_free = best->is_cold = false;
+        best->is_free = false;
         cfi_init(&best->references, 1);
     }
     return best;
 }
 
+/* Takes the first free one off and puts it on the other list; false: none is free. */
+static bool take_off(struct cfi_blocks *blocks, struct cfi_block **dropped)
+{
+    struct cfi_block **at = &blocks->kept;
+    while (*at && !(*at)->is_free)
+        at = &(*at)->next;
+    struct cfi_block *b = *at;
+    if (!b)
+        return false;
+    *at = b->next;
+    blocks->count--;
+    blocks->bytes -= b->size;
+    b->next = *dropped;
+    *dropped = b;
+    return true;
+}
+
 /* Takes free blocks off until one more of this capacity can be kept; false: it cannot. */
 static bool make_room(struct cfi_blocks *blocks, size_t capacity, struct cfi_block **dropped)
 {
-    struct cfi_block **at = &blocks->kept;
     while (blocks->count >= CFI_KEPT_BLOCKS || blocks->bytes + capacity > CFI_KEPT_BYTES) {
-        while (*at && !(*at)->is_free)
-            at = &(*at)->next;
-        struct cfi_block *b = *at;
-        if (!b)
+        if (!take_off(blocks, dropped))
             return false;
-        *at = b->next;
-        blocks->count--;
-        blocks->bytes -= b->size;
-        b->next = *dropped;
-        *dropped = b;
     }
     blocks->count++;
     blocks->bytes += capacity;
@@ -86,9 +118,10 @@ static bool make_room(struct cfi_blocks *blocks, size_t capacity, struct cfi_blo
 }
 
 /* One that has just been counted. */
-static struct cfi_block *keep_new(struct cfi_blocks *blocks, size_t size)
+static struct cfi_block *keep_new(struct cfi_process_pool *pool, size_t size)
 {
-    struct cfi_block *b = block_new(blocks, size);
+    struct cfi_blocks *blocks = &pool->blocks;
+    struct cfi_block *b = block_new(pool, size);
     cfi_lock(&blocks->lock);
     if (b) {
         b->kept = true;
@@ -102,57 +135,54 @@ static struct cfi_block *keep_new(struct cfi_blocks *blocks, size_t size)
     return b;
 }
 
-struct cfi_block *cfi_block_get(struct cfi_blocks *blocks, size_t size, bool must)
+struct cfi_block *cfi_block_get(struct cfi_process_pool *pool, size_t size, bool must)
 {
+    struct cfi_blocks *blocks = &pool->blocks;
     struct cfi_block *dropped = NULL;
     cfi_lock(&blocks->lock);
     struct cfi_block *b = take_kept(blocks, size);
     bool room = !b && capacity_for(size) <= CFI_KEPT_BYTES &&
                 make_room(blocks, capacity_for(size), &dropped);
     cfi_unlock(&blocks->lock);
-    while (dropped) {
-        struct cfi_block *next = dropped->next;
-        block_free(dropped, false);
-        dropped = next;
-    }
+    free_list(pool, dropped);
     if (!b && room)
-        b = keep_new(blocks, size);
-    return b || !must ? b : block_new(blocks, size);
+        b = keep_new(pool, size);
+    return b || !must ? b : block_new(pool, size);
 }
 
-void cfi_block_put(struct cfi_blocks *blocks, struct cfi_block *block)
+void cfi_block_put(struct cfi_process_pool *pool, struct cfi_block *block)
 {
     if (!block || cfi_sub_acq_rel(&block->references, 1) != 1)
         return;
     if (!block->kept) {
-        block_free(block, false);
+        block_free(pool, block);
         return;
     }
-    cfi_lock(&blocks->lock);
+    cfi_lock(&pool->blocks.lock);
     block->is_free = true;
-    blocks->warm = true;
-    cfi_unlock(&blocks->lock);
+    cfi_unlock(&pool->blocks.lock);
 }
 
-void cfi_blocks_trim(struct cfi_blocks *blocks)
+bool cfi_blocks_can_be_trimmed(struct cfi_process_pool *pool)
 {
-    cfi_lock(&blocks->lock);
-    for (struct cfi_block *b = blocks->kept; b; b = b->next) {
-        if (b->is_free && !b->is_cold)
-            (void)madvise(b->data, b->size, MADV_REMOVE);
-        b->is_cold |= b->is_free;
-    }
-    blocks->warm = false;
-    cfi_unlock(&blocks->lock);
+    bool any = false;
+    cfi_lock(&pool->blocks.lock);
+    for (const struct cfi_block *b = pool->blocks.kept; b; b = b->next)
+        any |= b->is_free;
+    cfi_unlock(&pool->blocks.lock);
+    return any;
 }
 
-void cfi_blocks_destroy(struct cfi_blocks *blocks, bool is_foreign)
+bool cfi_blocks_trim(struct cfi_process_pool *pool)
 {
-    while (blocks->kept) {
-        struct cfi_block *b = blocks->kept;
-        blocks->kept = b->next;
-        block_free(b, is_foreign);
-    }
+    struct cfi_block *dropped = NULL;
+    cfi_lock(&pool->blocks.lock);
+    while (take_off(&pool->blocks, &dropped))
+        ;
+    cfi_unlock(&pool->blocks.lock);
+    bool any = dropped;
+    free_list(pool, dropped);
+    return any;
 }
 
 /* ---- results ---- */

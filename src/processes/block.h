@@ -21,6 +21,7 @@
 #include "channel.h"
 
 struct cfi_child;
+struct cfi_process_pool;
 
 struct cfi_block {
     cfi_u32 references;
@@ -28,28 +29,26 @@ struct cfi_block {
     void *data;
     size_t size; /* what it can hold */
     int fd;
-    bool kept, is_free, is_cold; /* guarded by blocks->lock */
-    struct cfi_block *next;      /* of those kept */
-    uint16_t told[]; /* by child: the generation that was sent it; guarded by pool->lock */
+    bool kept, is_free;     /* guarded by blocks->lock */
+    struct cfi_block *next; /* of those kept */
+    uint16_t told[];        /* by child: the generation that was sent it; guarded by pool->lock */
 };
 
 struct cfi_blocks {
     struct cfi_lock lock;
     struct cfi_block *kept;
-    unsigned count, children;
+    unsigned count;
     uint64_t bytes;
-    bool warm; /* some free one has memory */
     cfi_u32 next_number;
 };
 
 /* A block for `size` bytes, with one reference: a kept one, or if `must` any; NULL: there is none. */
-struct cfi_block *cfi_block_get(struct cfi_blocks *blocks, size_t size, bool must);
-void cfi_block_put(struct cfi_blocks *blocks, struct cfi_block *block); /* NULL is allowed */
+struct cfi_block *cfi_block_get(struct cfi_process_pool *pool, size_t size, bool must);
+void cfi_block_put(struct cfi_process_pool *pool, struct cfi_block *block); /* NULL is allowed */
 
-/* Gives the memory of free blocks back to the system. */
-void cfi_blocks_trim(struct cfi_blocks *blocks);
-/* is_foreign: in a forked child, where the content is the parent's. */
-void cfi_blocks_destroy(struct cfi_blocks *blocks, bool is_foreign);
+/* Lets the free ones go; false: there was none. */
+bool cfi_blocks_trim(struct cfi_process_pool *pool);
+bool cfi_blocks_can_be_trimmed(struct cfi_process_pool *pool);
 
 struct cfi_arrived {
     void *data; /* NULL: none */

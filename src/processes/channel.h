@@ -7,7 +7,7 @@
  *
  *     EMPTY --parent--> SENT --worker--> RUNNING --worker--> DONE    (and on to SENT, a lap later)
  *                        | `--parent--> EMPTY                        taken back
- *                        `--parent--> SKIP --worker--> DONE          cancelled: it does not run
+ *                        `--parent--> SKIP --worker--> DONE          cancelled: it does not run; or to EMPTY, taken back
  *
  * The worker takes the slots in order and one at a time, so at most one is RUNNING: if the worker
  * dies, that is the task that it dies of.  Only SENT and SKIP mean something to the worker, all else

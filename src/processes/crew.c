@@ -703,8 +703,11 @@ static void bury_all(struct cfi_process_pool *pool)
             cfi_child_died(c);
     }
     struct cfi_death *d;
-    while ((d = take_death(pool, 0, CFI_NEVER)))
+    while ((d = take_death(pool, 0, CFI_NEVER))) {
+        if (d->pidfd >= 0)
+            cfi_pidfd_reap(d->pidfd); /* it may have become this process's child */
         conclude(pool, d, -1);
+    }
 }
 
 static void break_without_server(struct cfi_process_pool *pool, const char *why)

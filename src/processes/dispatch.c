@@ -271,11 +271,19 @@ static bool put_argument(struct cfi_child *c, struct cfi_slot *slot, cf_future *
     return true;
 }
 
+/* Results that do not fit into their slots lie in a heap, which has not room for very many. */
+static bool has_room_for_result(struct cfi_child *c, cf_future *f)
+{
+    uint64_t size = cfi_result_size(f);
+    return size <= CFI_INLINE_RESULT || size > CFI_HEAP_LARGEST ||
+           outstanding(c) * size <= CFI_HEAP / 2;
+}
+
 static bool fill_slot(struct cfi_child *c, struct cfi_slot *slot, cf_future *f)
 {
     const struct cfi_parcel *p = cfi_parcel_of(f);
     uint64_t end;
-    if (!tell_block(c, p->shared) || !put_argument(c, slot, f, &end))
+    if (!has_room_for_result(c, f) || !tell_block(c, p->shared) || !put_argument(c, slot, f, &end))
         return false;
     tell_image(c, p->function.image);
     slot->call = p->call;
@@ -303,6 +311,7 @@ bool cfi_send(struct cfi_child *c, cf_future *f)
     uint32_t number = c->sent;
     cfi_set_idle(c, false);
     c->tasks++;
+    cfi_store_relaxed(&slot->state, CFI_EMPTY); /* the lap before has left DONE there */
     cfi_store_relaxed(&c->tasks_sent[number % CFI_SLOTS], f);
     cfi_store_release(&cfi_parcel_of(f)->place, cfi_place(c->index, cfi_generation_of(c), number));
     cfi_store_release(&c->sent, number + 1); /* pairs with the reader's load */

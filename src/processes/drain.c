@@ -21,11 +21,11 @@ void cfi_release_argument(cf_future *f)
 {
     cfi_future_destroy_arg(f); /* it may lie in the block */
     struct cfi_parcel *p = cfi_parcel_of(f);
-    struct cfi_blocks *blocks = &((struct cfi_process_pool *)f->executor->self)->blocks;
+    struct cfi_process_pool *pool = f->executor->self;
     struct cfi_block *block = p->block, *shared = p->shared;
     p->block = p->shared = NULL;
-    cfi_block_put(blocks, block);
-    cfi_block_put(blocks, shared);
+    cfi_block_put(pool, block);
+    cfi_block_put(pool, shared);
 }
 
 /* ---- reading ---- */
@@ -182,7 +182,7 @@ unsigned cfi_read_results(struct cfi_child *c, struct cfi_outcome *out)
 {
     unsigned n = 0;
     while (n < CFI_DRAIN_BATCH && read_one(c, out, &n))
-        __builtin_prefetch(cfi_slot_of(c, cfi_load_relaxed(&c->seen) + 2)->result - 32);
+        __builtin_prefetch(&cfi_slot_of(c, cfi_load_relaxed(&c->seen) + 2)->code);
     if (n)
         cfi_store_release(&c->arena->results_read, c->results_read);
     return n;

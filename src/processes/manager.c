@@ -151,30 +151,46 @@ static cf_future *take_to_load(struct cfi_process_pool *pool)
     return f;
 }
 
-/* false: there is none, or no memory. */
+/* It was cancelled meanwhile, or there is no memory for its argument. */
+static void give_up(struct cfi_process_pool *pool, cf_future *f)
+{
+    static const cf_error error = { .size = sizeof error,
+                                    .status = CF_NOMEM,
+                                    .message = "no memory to share the argument with a worker",
+                                    .exit_code = -1 };
+    if (!cfi_future_claim(f) && cfi_future_is_done(f)) {
+        cfi_future_drop(f);
+        return;
+    }
+    cfi_release_argument(f);
+    cfi_future_fail(f, &error);
+    cfi_finished(pool, 1);
+}
+
+/* false: there is none. */
 static bool load_one(struct cfi_process_pool *pool)
 {
     cf_future *f = take_to_load(pool);
     if (!f)
         return false;
-    struct cfi_block *b =
-        cfi_future_is_done(f) ? NULL : cfi_block_get(&pool->blocks, cfi_arg_size(f), true);
+    struct cfi_block *b = cfi_future_is_done(f) ? NULL : cfi_block_get(pool, cfi_arg_size(f), true);
     if (b)
         memcpy(b->data, cfi_future_arg(f), cfi_arg_size(f));
     cfi_lock(&pool->lock);
-    cfi_parcel_of(f)->block = b;
-    bool gone = cfi_future_is_done(f);
-    if (gone)
-        cfi_parcel_of(f)->block = NULL;
-    else
-        cfi_list_prepend(b ? &pool->front : &pool->to_load, f);
-    cfi_refill_all(pool);
-    cfi_unlock(&pool->lock);
-    if (gone) {
-        cfi_block_put(&pool->blocks, b);
-        cfi_future_drop(f);
+    bool loaded = b && !cfi_future_is_done(f);
+    if (loaded) {
+        cfi_parcel_of(f)->block = b;
+        cfi_list_prepend(&pool->front, f);
+        cfi_refill_all(pool);
+    } else {
+        cfi_unqueue(pool, f);
     }
-    return b || gone;
+    cfi_unlock(&pool->lock);
+    if (!loaded) {
+        cfi_block_put(pool, b);
+        give_up(pool, f);
+    }
+    return true;
 }
 
 /* ---- sleeping ---- */
@@ -230,15 +246,12 @@ static int milliseconds_until(int64_t deadline, int64_t now)
 
 static void trim(struct manager *m, bool awake, int64_t now)
 {
-    cfi_lock(&m->pool->blocks.lock);
-    bool warm = m->pool->blocks.warm;
-    cfi_unlock(&m->pool->blocks.lock);
-    if (awake || !warm) {
+    if (awake || !cfi_blocks_can_be_trimmed(m->pool)) {
         m->trim_at = CFI_NEVER;
     } else if (m->trim_at == CFI_NEVER) {
         m->trim_at = now + TRIM_NS;
     } else if (m->trim_at <= now) {
-        cfi_blocks_trim(&m->pool->blocks);
+        (void)cfi_blocks_trim(m->pool);
         m->trim_at = CFI_NEVER;
     }
 }

@@ -45,14 +45,14 @@ static cf_status out_of_memory(void)
 static cf_future *make_in_block(struct cfi_process_pool *pool, enum cfi_kind kind,
                                 const cf_task *task)
 {
-    struct cfi_block *b = cfi_block_get(&pool->blocks, task->arg_size, false);
+    struct cfi_block *b = cfi_block_get(pool, task->arg_size, false);
     if (!b)
         return NULL;
     cf_task inner = *task;
     inner.arg_size = 0;
     cf_future *f = cfi_future_make(kind, &inner, true, sizeof(struct cfi_parcel));
     if (!f) {
-        cfi_block_put(&pool->blocks, b);
+        cfi_block_put(pool, b);
         return NULL;
     }
     if (task->arg)
@@ -123,7 +123,7 @@ cf_status cfi_process_submit(struct cfi_process_pool *pool, cf_future *f)
 
 struct cfi_block *cfi_process_share(struct cfi_process_pool *pool, const void *data, size_t size)
 {
-    struct cfi_block *b = cfi_block_get(&pool->blocks, size, true);
+    struct cfi_block *b = cfi_block_get(pool, size, true);
     if (b)
         memcpy(b->data, data, size);
     return b;
@@ -131,7 +131,7 @@ struct cfi_block *cfi_process_share(struct cfi_process_pool *pool, const void *d
 
 void cfi_process_unshare(struct cfi_process_pool *pool, struct cfi_block *shared)
 {
-    cfi_block_put(&pool->blocks, shared);
+    cfi_block_put(pool, shared);
 }
 
 unsigned cfi_process_workers(const struct cfi_process_pool *pool)
@@ -395,9 +395,9 @@ static void pool_free(struct cfi_process_pool *pool)
     cf_future *f;
     while (!cfi_executor_is_foreign(&pool->executor) && (f = cfi_take_queued(pool)))
         cfi_future_drop(f); /* it was cancelled */
+    (void)cfi_blocks_trim(pool);
     for (unsigned i = 0; pool->children && i < pool->options.max_workers; i++)
         cfi_child_free(cfi_child_at(pool, i));
-    cfi_blocks_destroy(&pool->blocks, cfi_executor_is_foreign(&pool->executor));
     cfi_heap_destroy(&pool->heap);
     close_descriptor(pool->epoll);
     close_descriptor(pool->wake);
@@ -663,7 +663,7 @@ static struct cfi_process_pool *pool_new(const cf_process_pool_options *o, const
     pool->host = *host;
     pool->epoll = pool->wake = pool->data_fd = pool->server.host = -1;
     pool->kill_at = CFI_NEVER;
-    pool->blocks.children = o->max_workers;
+
     return pool;
 }
 

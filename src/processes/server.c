@@ -371,11 +371,14 @@ static bool is_from_us(int fd)
            getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &maker, &size) == 0 && maker.uid == geteuid();
 }
 
+/* Ends the process if the host has gone meanwhile. */
 static bool begins_with_hello(int socket)
 {
-    uint64_t magic;
-    return recv(socket, &magic, sizeof magic, MSG_PEEK | MSG_DONTWAIT) == sizeof magic &&
-           magic == CFI_SERVER_MAGIC;
+    uint64_t magic = 0;
+    ssize_t n = recv(socket, &magic, sizeof magic, MSG_PEEK | MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN))
+        _exit(1);
+    return n == sizeof magic && magic == CFI_SERVER_MAGIC;
 }
 
 /* Whoever is meant must not return: its main would run, and make pools, and these more workers. */

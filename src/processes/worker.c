@@ -14,6 +14,7 @@
 #include "call.h"
 #include "given.h"
 #include "made.h"
+#include "server.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -72,6 +73,7 @@ static bool start_watch(const struct worker *w)
     if (cfi_thread_start(&thread, watch, NULL, WATCH_STACK) != 0)
         return false;
     cfi_thread_detach(thread);
+    cfi_own_thread(1); /* a task's own pools need not mind it */
     return true;
 }
 
@@ -238,26 +240,40 @@ static inline struct cfi_slot *next_slot(const struct worker *w)
     return &w->arena->slots[w->next % CFI_SLOTS];
 }
 
-/* Does the next task, or passes over one that was cancelled; false: there is none. */
+/* Passes over a task that was cancelled, unless it has just been taken back. */
+static bool pass_over(struct cfi_slot *slot)
+{
+    uint32_t skip = CFI_SKIP;
+    return cfi_cas_seq_cst(&slot->state, &skip, CFI_SLOT_DONE);
+}
+
+/* Runs the task in the slot, if there is one. */
+static bool run(struct worker *w, struct cfi_slot *slot)
+{
+    uint32_t sent = CFI_SENT;
+    if (!cfi_cas_acquire(&slot->state, &sent, CFI_SLOT_RUNNING))
+        return false;
+    begin_task(&w->meter);
+    cfi_caller_run(&w->caller, w->next, slot);
+    if (cfi_load_relaxed(&cfi_process) != w->process)
+        _exit(
+            0); /* a task has forked, and came back in the child too: the channel is the parent's */
+    (void)cfi_exchange_seq_cst(&slot->state, CFI_SLOT_DONE);
+    return true;
+}
+
+/* Does what the next slot says; false: nothing. */
 static bool do_next(struct worker *w)
 {
     struct cfi_slot *slot = next_slot(w);
     uint32_t state = cfi_load_acquire(&slot->state);
-    bool runs = state == CFI_SENT && cfi_cas_acquire(&slot->state, &state, CFI_SLOT_RUNNING);
-    if (runs) {
-        begin_task(&w->meter);
-        cfi_caller_run(&w->caller, w->next, slot);
-        if (cfi_load_relaxed(&cfi_process) != w->process)
-            _exit(
-                0); /* a task has forked, and came back in the child too: the channel is the parent's */
-    } else if (state != CFI_SKIP) {
+    bool ran = state == CFI_SENT && run(w, slot);
+    if (!ran && !(state == CFI_SKIP && pass_over(slot)))
         return false;
-    }
-    (void)cfi_exchange_seq_cst(&slot->state, CFI_SLOT_DONE);
     ring(w, w->next++, w->caller.must_ring);
     w->caller.must_ring = false;
     cfi_made_clear();
-    if (runs)
+    if (ran)
         end_task(w);
     return true;
 }

@@ -8,8 +8,8 @@
  * against what is there, and a checksum over all of it finds what was damaged on the way.  It finds no
  * malice: whoever may send requests may have any function of the program called.
  *
- * A reply belongs to the request with the same tag, which is made of what tells a future from all others:
- * a random number of the process, the future's address, and the task itself. */
+ * A reply belongs to the request with the same tag, which no other future ever has: a random number of
+ * the process and the future's own, hashed. */
 #define _GNU_SOURCE
 #include "identity.h"
 
@@ -91,14 +91,21 @@ static void draw_random_number(void)
         random_number = (uint64_t)cfi_now(); /* there is none: other processes differ by chance */
 }
 
-static uint64_t tag_of(const cf_future *future, const cf_task *task)
+/* The number of a future is drawn when the first request is made of it. */
+static uint64_t tag_of(cf_future *future)
 {
     static cfi_once once = CFI_ONCE_INIT;
+    static cfi_u64 last;
     cfi_call_once(&once, draw_random_number);
-    const uint64_t whose[] = { random_number,       (uint64_t)getpid(),        (uintptr_t)future,
-                               (uintptr_t)task->fn, (uintptr_t)task->bytes_fn, task->result_size,
-                               task->arg_size };
-    return hash(hash(0, whose, sizeof whose), task->arg, task->arg_size);
+    cfi_u64 *ticket = &cfi_future_extra(future)->ticket;
+    uint64_t number = cfi_load_relaxed(ticket), none = 0;
+    if (!number) {
+        number = cfi_add_relaxed(&last, 1) + 1;
+        if (!cfi_cas_acq_rel(ticket, &none, number))
+            number = none;
+    }
+    const uint64_t whose[] = { random_number, (uint64_t)getpid(), number };
+    return hash(0, whose, sizeof whose);
 }
 
 /* ---- frames ---- */
@@ -123,12 +130,6 @@ static bool is_sealed(const void *frame, size_t size, size_t room)
 
 /* ---- making a request ---- */
 
-/* A future that may be settled from outside has a task, until it is done. */
-static const cf_task *task_of(const cf_future *future)
-{
-    return future && future->flags & CFI_SETTABLE ? cf_future_task(future) : NULL;
-}
-
 static void fill_request(void *frame, const cf_task *task, const struct cfi_identity *identity)
 {
     const struct cfi_image_name *name = cfi_image_name(identity->image);
@@ -152,9 +153,11 @@ cf_status cf_wire_encode(cf_future *future, cf_bytes *ret_request)
 {
     if (!ret_request)
         return cfi_fail(CF_INVALID, "cf_wire_encode: ret_request is NULL");
-    const cf_task *task = task_of(future);
+    const cf_task *task = cf_future_task(future);
     if (!task)
         return cfi_fail(CF_INVALID, "cf_wire_encode: the future is done or not of a provider");
+    if (task->fn == cfi_map_run_job || task->fn == cfi_map_run_chunk)
+        return cfi_fail(CF_INVALID, "cf_wire_encode: the pieces of a map cannot travel");
     struct cfi_identity identity;
     cf_status s = cfi_identify(task->fn ? (cfi_function *)task->fn : (cfi_function *)task->bytes_fn,
                                &identity);
@@ -166,7 +169,7 @@ cf_status cf_wire_encode(cf_future *future, cf_bytes *ret_request)
     if (s != CF_OK)
         return s;
     fill_request(frame.data, task, &identity);
-    seal(frame.data, frame.size, task->fn ? REQUEST_FN : REQUEST_BYTES, tag_of(future, task));
+    seal(frame.data, frame.size, task->fn ? REQUEST_FN : REQUEST_BYTES, tag_of(future));
     *ret_request = frame;
     return CF_OK;
 }
@@ -393,7 +396,7 @@ cf_status cf_wire_settle(cf_future *future, const void *reply, size_t size)
     struct reply head;
     if (!reply)
         return cfi_fail(CF_INVALID, "cf_wire_settle: reply is NULL");
-    const cf_task *task = task_of(future);
+    const cf_task *task = cf_future_task(future);
     if (!task)
         return cfi_fail(CF_INVALID, "cf_wire_settle: the future is done or not of a provider");
     if (!is_sealed(reply, size, sizeof head))
@@ -402,7 +405,7 @@ cf_status cf_wire_settle(cf_future *future, const void *reply, size_t size)
     const void *content = (const char *)reply + sizeof head;
     if (head.head.type != REPLY || head.size != size - sizeof head)
         return is_damaged("reply");
-    if (head.head.tag != tag_of(future, task))
+    if (head.head.tag != tag_of(future))
         return cfi_fail(CF_INVALID, "the reply is another task's");
     if (!fits(&head, task))
         return is_damaged("reply");

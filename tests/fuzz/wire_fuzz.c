@@ -213,7 +213,7 @@ static void fuzz_reply(unsigned how, unsigned kind, const uint8_t *data, size_t 
     if (how & FIT)
         fit_reply(frame, size);
     if (how & SEAL)
-        seal_again(frame, size, true, tag_of(future, cf_future_task(future)));
+        seal_again(frame, size, true, tag_of(future));
     cf_status s = cf_wire_settle(future, frame, size);
     check(s == CF_OK || s == CF_INVALID || s == CF_NOMEM);
     check(cf_future_done(future) == (s == CF_OK));
