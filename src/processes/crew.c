@@ -522,13 +522,14 @@ void cfi_child_died(struct cfi_child *c)
     take_role(c);
     cfi_child_messages(c);
     struct cfi_outcome out[CFI_DRAIN_BATCH];
-    unsigned n;
+    uint32_t before;
     do { /* its last words */
-        n = cfi_read_results(c, out);
+        before = cfi_load_relaxed(&c->seen);
+        unsigned n = cfi_read_results(c, out);
         cfi_unlock(&c->role);
         cfi_settle_outcomes(c->pool, out, n);
         take_role(c);
-    } while (n);
+    } while (cfi_load_relaxed(&c->seen) != before);
     cfi_inflow_clear(c);
     cfi_lock(&c->mail);
     close_all_but_pidfd(c);
@@ -539,6 +540,10 @@ void cfi_child_died(struct cfi_child *c)
         (void)cfi_start_child(c->pool);
     else
         cfi_start_wanted(c->pool);
+    cfi_lock(&c->pool->lock);
+    cfi_feed_idle(c->pool); /* with what came back */
+    cfi_unlock(&c->pool->lock);
+    cfi_tell_room(c->pool);
 }
 
 static bool may_retry(struct cfi_process_pool *pool, const struct cfi_death *d, cf_future *f)

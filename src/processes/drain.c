@@ -183,8 +183,7 @@ unsigned cfi_read_results(struct cfi_child *c, struct cfi_outcome *out)
     unsigned n = 0;
     while (n < CFI_DRAIN_BATCH && read_one(c, out, &n))
         __builtin_prefetch(&cfi_slot_of(c, cfi_load_relaxed(&c->seen) + 2)->code);
-    if (n)
-        cfi_store_release(&c->arena->results_read, c->results_read);
+    cfi_store_release(&c->arena->results_read, c->results_read);
     return n;
 }
 
@@ -249,13 +248,15 @@ static void after_reading(struct cfi_child *c)
 static void drain_and_leave(struct cfi_child *c)
 {
     struct cfi_outcome out[CFI_DRAIN_BATCH];
+    uint32_t before = cfi_load_relaxed(&c->seen);
     unsigned n = cfi_read_results(c, out);
+    bool moved = cfi_load_relaxed(&c->seen) != before; /* cancelled ones have no outcome */
     cfi_unlock(&c->role);
     cfi_fence_seq_cst(); /* pairs with who failed to get the role, having seen a result before */
-    if (n) {
+    if (moved)
         after_reading(c);
+    if (n)
         cfi_settle_outcomes(c->pool, out, n);
-    }
 }
 
 void cfi_drain(struct cfi_child *c)
