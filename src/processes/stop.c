@@ -65,10 +65,13 @@ bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
 
 static void next_signal(struct cfi_child *c, int64_t now)
 {
-    if (c->pidfd >= 0)
-        cfi_pidfd_signal(c->pidfd, c->stop_signal);
+    if (c->pidfd < 0) { /* it has begun before its birth was heard of */
+        c->stop_at = now + CFI_TICK_NS;
+        return;
+    }
+    cfi_pidfd_signal(c->pidfd, c->stop_signal);
     c->stop_signal = SIGKILL;
-    c->stop_at = now + CFI_KILL_AFTER_NS;
+    c->stop_at = c->pool->stopping ? c->pool->kill_at : now + CFI_KILL_AFTER_NS;
 }
 
 /* The task's own limit, once it has begun.  Returns when to look again. */
@@ -137,8 +140,8 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline)
         if (!cfi_has_channel(c))
             continue;
         cfi_store_seq_cst(&c->arena->stop_all, true);
-        if (c->pidfd >= 0 && cfi_runs(c, cfi_load_relaxed(&c->seen)))
-            cfi_pidfd_signal(c->pidfd, SIGTERM);
+        if (cfi_runs(c, cfi_load_relaxed(&c->seen)))
+            begin_stop(c, cfi_load_relaxed(&c->seen), 0);
     }
     cfi_unlock(&pool->lock);
     cfi_wake_manager(pool);
