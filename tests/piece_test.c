@@ -43,8 +43,8 @@ static cf_bytes answer_to(const struct cfi_map_work *work, size_t begin, size_t 
 {
     struct parcel p = pack(work, begin, count, shared);
     cf_bytes answer = { NULL, 0 };
-    assert_int_equal(cfi_piece_run((cfi_function *)work->call.fn, p.data, p.size, shared, &answer),
-                     0);
+    assert_int_equal(
+        cfi_piece_run((cfi_function *)work->call.fn, p.data, p.size, shared, NULL, &answer), 0);
     free(p.data);
     return answer;
 }
@@ -593,7 +593,7 @@ static void run_damaged(const struct cfi_map_work *work, const void *data, size_
     assert_non_null(p.data);
     memcpy(p.data, data, size);
     cf_bytes answer = { NULL, 0 };
-    int code = cfi_piece_run((cfi_function *)work->call.fn, p.data, size, NULL, &answer);
+    int code = cfi_piece_run((cfi_function *)work->call.fn, p.data, size, NULL, NULL, &answer);
     if (is_cut && code == 0) /* of cf_map_bytes the last elements may lack theirs */
         assert_true(work->kind == CFI_MAP_BYTES);
     cf_bytes_free(&answer);

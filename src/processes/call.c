@@ -250,7 +250,8 @@ static int call_piece(struct cfi_caller *caller, struct cfi_slot *slot, cfi_func
             return 0;
         }
     }
-    return cfi_piece_run(fn, arg, slot->arg_size, shared, bytes);
+    cfi_store_relaxed(&slot->began_at, 0);
+    return cfi_piece_run(fn, arg, slot->arg_size, shared, &slot->began_at, bytes);
 }
 
 static void call_for_bytes(struct cfi_caller *caller, struct cfi_slot *slot, cfi_function *fn,

@@ -79,7 +79,7 @@ struct cfi_slot {
     uint16_t has_text;    /* it failed, and the result is what it said     */
     uint64_t size;        /* of the result or text                         */
     uint64_t at;          /* position in the heap, or the block's number   */
-    cfi_i64 began_at;     /* CLOCK_MONOTONIC, while it runs; 0: not yet     */
+    cfi_i64 began_at;     /* CLOCK_MONOTONIC, if is_timed; of a piece: how many elements are done */
     unsigned char result[CFI_INLINE_RESULT];
 };
 _Static_assert(sizeof(struct cfi_slot) == 256, "two lines there, two lines back");

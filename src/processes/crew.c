@@ -473,6 +473,13 @@ static void take_role(struct cfi_child *c)
     }
 }
 
+static void note_progress(cf_future *f, struct cfi_slot *slot)
+{
+    int64_t done = cfi_load_relaxed(&slot->began_at);
+    bool is_piece = cfi_parcel_of(f)->call == CFI_CALL_PIECE && done > 0;
+    cfi_parcel_of(f)->done = is_piece ? (size_t)done : 0;
+}
+
 /* What it began goes with it; what it did not begin goes back. */
 static void sort_tasks(struct cfi_child *c, struct cfi_death *d)
 {
@@ -483,6 +490,7 @@ static void sort_tasks(struct cfi_child *c, struct cfi_death *d)
         if (!f || f == CFI_MARK_SKIPPED)
             continue;
         cfi_store_release(&cfi_parcel_of(f)->place, 0);
+        note_progress(f, cfi_slot_of(c, n - 1));
         (void)cfi_future_claim(f); /* it ran: nobody cancels it any more */
         cfi_parcel_of(f)->next = d->guilty;
         d->guilty = f;
@@ -566,8 +574,10 @@ static void settle_guilty(struct cfi_process_pool *pool, struct cfi_death *d, co
             cfi_unlock(&pool->lock);
             continue;
         }
+        cf_error own = *error;
+        own.index = cfi_parcel_of(f)->done;
         cfi_release_argument(f);
-        cfi_future_fail(f, error);
+        cfi_future_fail(f, &own);
         cfi_finished(pool, 1);
     }
 }

@@ -198,6 +198,12 @@ static void read_answer(struct map *m, const struct piece *piece, cf_bytes *answ
         record_end(m, &end, piece->begin + end.done);
 }
 
+/* Of a worker that died: how far it had come, by its own word. */
+static size_t progress_of(const struct piece *piece, const cf_error *error)
+{
+    return error->index < piece->count ? error->index : piece->count - 1;
+}
+
 static void collect(struct map *m, size_t place)
 {
     cf_future *f = m->futures[place];
@@ -206,7 +212,7 @@ static void collect(struct map *m, size_t place)
     if (cf_future_take(f, 0, &answer, sizeof answer) == CF_OK)
         read_answer(m, piece, &answer);
     else
-        record(m, cf_last_error(), piece->begin);
+        record(m, cf_last_error(), piece->begin + progress_of(piece, cf_last_error()));
     cf_bytes_free(&answer);
     m->futures[place] = cf_future_unref(f);
     m->submitted--;

@@ -381,7 +381,10 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
     if (cfi_executor_is_inside(&pool->executor))
         return cfi_fail_fixed(CF_DEADLOCK,
                               "shutdown from inside a callback: begun, not waited for");
-    return wait_for_end(pool, deadline);
+    cf_status s = wait_for_end(pool, deadline);
+    if (s == CF_TIMEOUT && mode == CF_STOP_RUNNING && deadline) /* killed: it takes a moment */
+        s = wait_for_end(pool, cfi_deadline(CFI_KILL_AFTER_NS));
+    return s;
 }
 
 static void close_descriptor(int fd)

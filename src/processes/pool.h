@@ -54,6 +54,7 @@ struct cfi_parcel {
     unsigned crashes;
     struct cfi_block *block;  /* its argument, if that lies in one */
     struct cfi_block *shared; /* a piece's */
+    size_t done;              /* a piece's, whose worker has died: how many of its elements were */
     struct cfi_watcher *callbacks;
 };
 

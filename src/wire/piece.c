@@ -48,6 +48,7 @@ struct doing {
     size_t used;      /* so much is made */
     uint64_t *sizes;  /* cf_map_bytes: of the results, malloc'ed */
     size_t done;
+    cfi_i64 *progress; /* the same for the parent; NULL: it need not know */
     struct cfi_frame frame;
     struct cfi_ending ending; /* CF_OK: none failed */
 };
@@ -92,6 +93,14 @@ static bool succeeded(struct doing *d, int code)
 }
 
 /* Addresses are numbers here, since with size 0 there is nothing to point to. */
+/* One element more is done.  Relaxed: it is read when this process is dead. */
+static inline void step(struct doing *d)
+{
+    d->done++;
+    if (d->progress)
+        cfi_store_relaxed(d->progress, (int64_t)d->done);
+}
+
 static void run_elements(struct doing *d, cf_fn *fn)
 {
     uintptr_t arg = d->head.arg_size ? (uintptr_t)d->args : 0;
@@ -100,7 +109,7 @@ static void run_elements(struct doing *d, cf_fn *fn)
         int code = fn((const void *)arg, (void *)result);
         if (CFI_UNLIKELY((code != 0 || d->frame.said) && !succeeded(d, code)))
             return;
-        d->done++;
+        step(d);
         if (CFI_UNLIKELY(cf_stop_requested()))
             return;
         arg += d->head.arg_size;
@@ -156,7 +165,7 @@ static void run_bytes(struct doing *d, cf_bytes_fn *fn)
             lack_memory(d);
             return;
         }
-        d->done++;
+        step(d);
         if (cf_stop_requested())
             return;
         at += CFI_ALIGN(size);
@@ -223,10 +232,10 @@ static bool finish_without_results(struct doing *d)
 }
 
 int cfi_piece_run(cfi_function *fn, const void *arg, size_t arg_size, const void *shared,
-                  cf_bytes *answer)
+                  cfi_i64 *progress, cf_bytes *answer)
 {
     int64_t start = cfi_now();
-    struct doing d = { .answer = answer };
+    struct doing d = { .answer = answer, .progress = progress };
     if (arg_size < sizeof d.head)
         return cf_raise(EINVAL, "this is no piece of a map");
     memcpy(&d.head, arg, sizeof d.head);

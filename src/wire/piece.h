@@ -4,6 +4,7 @@
 #ifndef CFI_WIRE_PIECE_H
 #define CFI_WIRE_PIECE_H
 
+#include "../base/atomics.h"
 #include "../core/map.h"
 #include "identity.h"
 
@@ -13,7 +14,7 @@
  * have in common (a range's context), or NULL.  Returns what a cf_bytes_fn returns: 0 also when an
  * element failed, since the answer says so. */
 int cfi_piece_run(cfi_function *fn, const void *arg, size_t arg_size, const void *shared,
-                  cf_bytes *answer);
+                  cfi_i64 *progress, cf_bytes *answer);
 
 /* ---- where the map was called ---- */
 

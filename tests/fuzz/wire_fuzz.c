@@ -328,7 +328,7 @@ static void write_answer(const char *corpus, const struct cfi_map_work *work, ui
     cf_bytes answer = { NULL, 0 };
     check(arg);
     cfi_piece_write(work, 0, count, false, arg);
-    check(cfi_piece_run((cfi_function *)work->call.fn, arg, size, NULL, &answer) == 0);
+    check(cfi_piece_run((cfi_function *)work->call.fn, arg, size, NULL, NULL, &answer) == 0);
     write_seed(corpus, "answer", (const uint8_t[]){ 2, shape, (uint8_t)work->result_size },
                &answer);
     cf_bytes_free(&answer);
