@@ -133,7 +133,7 @@ WORKLOADS = [
              "the same with 1 GiB of memory in use by the pool's process", slow_n=5),
     Workload("P7", "P7", 2, 2000, 500, "cpu_ms", "{:.1f} ms",
              "CPU time of all of the pool's processes in two idle seconds, a while after a burst",
-             compared=False, rounds=3),
+             compared=False, only=(BASE, "pipe", "mpi"), rounds=1),
 ]
 
 
@@ -288,7 +288,7 @@ PART = ProcessPart(
     packages=PACKAGES,
     workloads=WORKLOADS,
     tables=tables,
-    rounds=5,
+    rounds=3,
     quick_rounds=1,
     time_limit=30,
     slow=("fork", "python"),

@@ -78,7 +78,9 @@ def number(figure):
 
 
 def shared_workloads(results):
-    return [w for w in results.part.workloads if not w.only and results.was_run(w)]
+    """What has no title has a table of its own."""
+    return [w for w in results.part.workloads
+            if w.title and w.only != (BASE,) and results.was_run(w)]
 
 
 def overview(results):
