@@ -76,7 +76,8 @@ int cfi_message_receive(int socket, struct cfi_message *message, int flags, int 
     ssize_t got;
     do
         got = recvmsg(socket, &packet, flags | MSG_CMSG_CLOEXEC);
-    while (got < 0 && errno == EINTR);
+    while (got < 0 &&
+           (errno == EINTR || errno == ECONNRESET)); /* said once, before what lies there */
     if (got < 0)
         return error_of_socket();
     int count = take_descriptors(&packet, fds);

@@ -286,6 +286,8 @@ static void *end(struct cfi_process_pool *pool)
     drop_cancelled(pool);
     if (pool->has_server)
         cfi_server_stop(&pool->server);
+    else if (pool->host.start_process)
+        (void)close(pool->server.host);
     pool->has_server = false;
     cfi_end_callbacks(pool);
     cfi_store_seq_cst(&pool->ended, 1);

@@ -429,6 +429,8 @@ static void pool_abandon(void *self)
     struct cfi_process_pool *pool = self;
     if (pool->has_server)
         cfi_server_forget(&pool->server);
+    else if (pool->host.start_process)
+        close_descriptor(pool->server.host);
     pool->has_server = false;
     if (cfi_exchange_acq_rel(&pool->ended, 1) == 0)
         cfi_executor_unref(&pool->executor);
