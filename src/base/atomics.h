@@ -9,6 +9,7 @@
 
 #include "compiler.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -100,6 +101,20 @@ static inline void cfi_pause(void)
 #else
     atomic_signal_fence(memory_order_seq_cst);
 #endif
+}
+
+/* Turn number `turn` of a spin for another process: whom this thread has just woken may be waiting for
+ * this very CPU. */
+static inline void cfi_pause_for_another(int turn)
+{
+#if !defined(CFI_SCHEDULE)
+    if (turn % 32 == 31) {
+        (void)sched_yield();
+        return;
+    }
+#endif
+    (void)turn;
+    cfi_pause();
 }
 
 #define CFI_CACHE_LINE 64

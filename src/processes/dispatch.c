@@ -3,7 +3,7 @@
  *
  * A new task goes to an idle worker, else it brings a new one to life, else it goes into the channel of
  * a worker whose window has room, else into the queue.  The window of a worker is as many tasks as take
- * about 100 us by what the last ones took, so tiny tasks go in large batches and long ones nearly
+ * about 500 us by what the last ones took, so tiny tasks go in large batches and long ones nearly
  * alone.  A window may be too large without harm: when a worker has nothing to do and the queue is
  * empty it gets half of what another has not begun, by one compare-and-swap a slot, and a
  * task that was not begun when its worker died goes to the queue's front. */
@@ -562,18 +562,10 @@ static bool ring_number(struct cfi_child *c, uint32_t *ret)
     uint32_t seen = cfi_load_relaxed(&c->seen), have = c->sent - seen;
     if (have == 0)
         return false;
-    uint32_t slack = have - 1;
-    if (c->eager) { /* short tasks a few at a time: each ring costs as much as many of them */
-        uint64_t cost = cfi_load_relaxed(&c->arena->cost) / 16;
-        uint64_t some = SLACK_NS / (cost + 1);
-        slack = some < have / 2 ? (uint32_t)some : have / 2;
-    } else if (c->pool->queued) {
-        slack = have / 2;
-    } else if (!c->dry) {
-        return false;
-    }
-    *ret = seen + slack;
-    return true;
+    /* At half there is time to send more; and a ring costs as much as many short tasks. */
+    bool half = c->eager || c->pool->queued;
+    *ret = seen + (half ? (have - 1) / 2 : have - 1);
+    return half || c->dry;
 }
 
 /* The same with whoever sleeps on the bell. */

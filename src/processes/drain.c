@@ -340,7 +340,7 @@ bool cfi_attend(void *self, cf_future *f, int64_t deadline, enum cfi_woken *ret)
     if (cfi_executor_is_foreign(f->executor))
         return false;
     struct cfi_child *c = child_of(self, f, &number);
-    if (c && cfi_try_lock(&c->role)) {
+    if (c && !cfi_load_seq_cst(&c->is_dead) && cfi_try_lock(&c->role)) {
         bool there = is_there(c, f, number);
         *ret = CFI_WOKEN;
         if (there && ask_for(c, f, number))

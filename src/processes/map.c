@@ -2,7 +2,7 @@
 /* Maps over arrays, in worker processes: cuts them into pieces (wire/piece.h), keeps a window of these
  * submitted, and puts what comes back into the caller's array.
  *
- * A piece begins with one element and grows until it takes about 100 us in the worker, or holds
+ * A piece begins with one element and grows until it takes about 400 us in the worker, or holds
  * PIECE_BYTES of argument or result; and it is no more than a fair part of what is left, so that the
  * workers end together.  Each worker has two: one to do while the other travels.
  *
@@ -26,7 +26,8 @@ enum {
     PIECES_PER_WORKER = 2,
     PIECE_BYTES = 1 << 20,
     INLINE_CONTEXT = 4096,
-    PATIENCE_NS = 2 * CFI_PIECE_NS
+    JOURNEY = 4, /* pieces are so many times as large as those for threads: each is a journey */
+    PATIENCE_NS = 2 * JOURNEY * CFI_PIECE_NS
 };
 
 struct piece {
@@ -170,6 +171,7 @@ static void fill(struct map *m)
 /* While the size of pieces grows step by step, a late answer of a small one is no ground for less. */
 static void learn(struct map *m, size_t count, int64_t took)
 {
+    took /= JOURNEY;
     size_t fit = cfi_map_fit(count, took), step = cfi_map_piece(count, took);
     if (fit == step || step > m->fit)
         m->fit = step;

@@ -35,7 +35,7 @@
 
 enum {
     CFI_MOST_CHILDREN = 4096,
-    CFI_TARGET_NS = 100000, /* how much work a worker has in its channel */
+    CFI_TARGET_NS = 500000, /* how much work a worker has in its channel */
     CFI_TICK_NS = 1000000,
     CFI_KILL_AFTER_NS = 500000000, /* from SIGTERM to SIGKILL */
     CFI_DRAIN_BATCH = 64

@@ -291,7 +291,7 @@ static bool spin(const struct worker *w)
     for (int i = cfi_spins ? SPINS : 0; i > 0; i--) {
         if (has_next(w))
             return true;
-        cfi_pause();
+        cfi_pause_for_another(i);
     }
     return false;
 }
