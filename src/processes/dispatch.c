@@ -435,8 +435,10 @@ void cfi_take_back_all(struct cfi_child *c)
         if (cfi_future_is_done(f))
             cfi_future_drop(f) /* cancelled */;
         else
-            put_back(c->pool, f);
+                        put_back(c->pool, f);
     }
+    if (outstanding(c) == 0)
+        cfi_set_idle(c, has_room(c));
     cfi_nudge(c);
 }
 
