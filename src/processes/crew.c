@@ -143,6 +143,7 @@ static void begin_life(struct cfi_child *c)
     memset(c->heap_ends, 0, sizeof c->heap_ends);
     c->heap_at = c->results_read = c->images = 0;
     c->eager = c->dry = c->attended = c->is_stuck = c->closed = false;
+    c->said_ready = c->has_timed = false;
     c->tasks = 0;
     c->window = 2;
     c->stop_signal = 0;
@@ -239,20 +240,28 @@ static void not_opened(struct cfi_child *c, int error)
     pool->start_error = error;
     pool->start_again_at = cfi_now() + START_AGAIN_NS;
     cfi_unlock(&pool->lock);
+    cfi_wake_manager(pool); /* it tries again */
 }
 
-static void never_born(struct cfi_child *c, int error);
+static void never_born(struct cfi_child *c, uint16_t generation, uint64_t tag, int error);
 
 /* From here on others see it, and what happens to its process. */
 static int bring_to_life(struct cfi_child *c, int theirs)
 {
     struct cfi_process_pool *pool = c->pool;
+    bool has_server = !pool->host.start_process;
+    if (has_server) /* until it is asked nobody buries it, whatever becomes of the server */
+        cfi_lock(&c->role);
     cfi_lock(&pool->lock);
     cfi_set_state(c, CFI_CHILD_ASKED);
     cfi_unlock(&pool->lock);
     int error = cfi_watch_child(c);
     if (!error)
         error = ask_for_process(c, theirs);
+    if (has_server)
+        cfi_unlock(&c->role);
+    cfi_fence_seq_cst(); /* as everybody who has had the role */
+    cfi_drain(c);
     (void)close(theirs);
     return error;
 }
@@ -270,9 +279,11 @@ int cfi_start_child(struct cfi_process_pool *pool)
         not_opened(c, error);
         return error;
     }
+    uint16_t generation = cfi_generation_of(c);
+    uint64_t tag = c->tag;
     error = bring_to_life(c, theirs);
     if (error) {
-        never_born(c, error);
+        never_born(c, generation, tag, error);
         return error;
     }
     cfi_lock(&pool->lock);
@@ -368,13 +379,14 @@ static int handle(struct cfi_child *c, const struct cfi_message *m, int fd,
     if (m->type != CFI_READY && m->type != CFI_UNFIT)
         return EPROTO;
     cfi_lock(&c->pool->lock);
-    bool was_asked = cfi_state_of(c) == CFI_CHILD_ASKED;
-    if (was_asked && m->type == CFI_READY)
+    bool first = !c->said_ready;
+    c->said_ready = true;
+    if (cfi_state_of(c) == CFI_CHILD_ASKED && m->type == CFI_READY)
         cfi_set_state(c, CFI_CHILD_READY);
     cfi_unlock(&c->pool->lock);
-    if (was_asked && m->type == CFI_UNFIT)
+    if (first && m->type == CFI_UNFIT)
         *unfit = *m;
-    return was_asked || m->type == CFI_UNFIT ? 0 : EPROTO;
+    return first ? 0 : EPROTO;
 }
 
 /* Reads all that is there; 0 or what is wrong with it. */
@@ -525,9 +537,14 @@ static bool bury(struct cfi_child *c)
     return wants;
 }
 
-void cfi_child_died(struct cfi_child *c)
+void cfi_child_died(struct cfi_child *c, uint16_t generation)
 {
     take_role(c);
+    if (cfi_generation_of(c) != generation || !cfi_has_channel(c)) { /* it was buried before */
+        cfi_store_seq_cst(&c->is_dead, false);
+        cfi_unlock(&c->role);
+        return;
+    }
     cfi_child_messages(c);
     struct cfi_outcome out[CFI_DRAIN_BATCH];
     uint32_t before;
@@ -647,16 +664,17 @@ void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now)
 }
 
 /* No process came of it: what it had been sent goes elsewhere, and this is no crash. */
-static void never_born(struct cfi_child *c, int error)
+static void never_born(struct cfi_child *c, uint16_t generation, uint64_t tag, int error)
 {
     struct cfi_process_pool *pool = c->pool;
-    uint64_t tag = c->tag;
     cfi_lock(&pool->lock);
     pool->start_error = error;
     pool->start_again_at = cfi_now() + START_AGAIN_NS;
-    cfi_set_state(c, CFI_CHILD_LEAVING);
+    if (cfi_generation_of(c) == generation && cfi_has_channel(c))
+        cfi_set_state(c, CFI_CHILD_LEAVING);
     cfi_unlock(&pool->lock);
-    cfi_child_died(c);
+    cfi_child_died(c, generation);
+    cfi_wake_manager(pool); /* it tries again */
     struct cfi_death *d = take_death(pool, tag, 0);
     if (d)
         conclude(pool, d, -1);
@@ -680,7 +698,8 @@ static struct cfi_child *child_of_tag(struct cfi_process_pool *pool, uint64_t ta
 static void born(struct cfi_process_pool *pool, const struct cfi_server_event *e)
 {
     struct cfi_child *c = child_of_tag(pool, e->tag);
-    if (!c) {
+    if (!c) { /* it was given up meanwhile */
+        cfi_pidfd_signal(e->pidfd, SIGKILL);
         (void)close(e->pidfd);
         return;
     }
@@ -694,7 +713,7 @@ static void died(struct cfi_process_pool *pool, const struct cfi_server_event *e
 {
     struct cfi_child *c = child_of_tag(pool, e->tag);
     if (c)
-        cfi_child_died(c);
+        cfi_child_died(c, cfi_generation_of(c));
     struct cfi_death *d = take_death(pool, e->tag, 0);
     if (d)
         conclude(pool, d, e->status);
@@ -705,7 +724,7 @@ static void unborn(struct cfi_process_pool *pool, const struct cfi_server_event 
     struct cfi_child *c = child_of_tag(pool, e->tag);
     if (!c)
         return;
-    never_born(c, e->error);
+    never_born(c, cfi_generation_of(c), e->tag, e->error);
     break_if_hopeless(pool);
 }
 
@@ -715,7 +734,7 @@ static void bury_all(struct cfi_process_pool *pool)
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
         if (cfi_has_channel(c))
-            cfi_child_died(c);
+            cfi_child_died(c, cfi_generation_of(c));
     }
     struct cfi_death *d;
     while ((d = take_death(pool, 0, CFI_NEVER))) {

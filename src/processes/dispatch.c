@@ -294,6 +294,7 @@ static bool fill_slot(struct cfi_child *c, struct cfi_slot *slot, cf_future *f)
     slot->is_timed = cfi_future_extra(f)->task.run_limit_ns > 0;
     c->heap_ends[c->sent % CFI_SLOTS] = c->heap_at = end;
     c->limits[c->sent % CFI_SLOTS] = cfi_future_extra(f)->task.run_limit_ns;
+    c->has_timed |= slot->is_timed;
     return true;
 }
 
@@ -401,6 +402,10 @@ static unsigned send_queued(struct cfi_child *c)
             break;
         if (!cfi_send(c, f)) {
             put_back(c->pool, f);
+            if (outstanding(c) == 0) { /* then nobody comes past by himself */
+                c->pool->try_again = true;
+                cfi_wake_manager(c->pool);
+            }
             break;
         }
     }
@@ -435,11 +440,12 @@ void cfi_take_back_all(struct cfi_child *c)
         if (cfi_future_is_done(f))
             cfi_future_drop(f) /* cancelled */;
         else
-                        put_back(c->pool, f);
+            put_back(c->pool, f);
     }
     if (outstanding(c) == 0)
         cfi_set_idle(c, has_room(c));
     cfi_nudge(c);
+    cfi_arm_or_wake(c); /* the last task has another number now */
 }
 
 /* The worker that has most to do, if it has anything behind what it does now. */
@@ -480,6 +486,7 @@ static void take_from_another(struct cfi_child *c)
             put_back(c->pool, f);
     }
     cfi_nudge(victim);
+    cfi_arm_or_wake(victim);
 }
 
 /* The task that was asked to stop has ended by itself: the worker can be used again. */
@@ -502,7 +509,7 @@ void cfi_refill(struct cfi_child *c)
             cfi_wake_worker(c);
     }
     if (cfi_has_channel(c) && outstanding(c) == 0) {
-        c->eager = c->dry = false;
+        c->eager = c->dry = c->has_timed = false;
         cfi_set_idle(c, has_room(c));
         if (takes_tasks(c) && !has_room(c)) /* it has had all the tasks of its life */
             cfi_tell_quit(c);
@@ -564,10 +571,12 @@ static bool ring_number(struct cfi_child *c, uint32_t *ret)
     uint32_t seen = cfi_load_relaxed(&c->seen), have = c->sent - seen;
     if (have == 0)
         return false;
-    /* At half there is time to send more; and a ring costs as much as many short tasks. */
-    bool half = c->eager || c->pool->queued;
-    *ret = seen + (half ? (have - 1) / 2 : have - 1);
-    return half || c->dry;
+    /* At half there is time to send more; and a ring costs as much as many short tasks.  If they turn out
+     * to be long the manager asks again, as long as it is awake. */
+    bool wanted = c->eager || c->pool->queued;
+    bool patient = !c->eager || (c->pool->awake && !c->is_stuck);
+    *ret = seen + (!wanted ? have - 1 : patient ? (have - 1) / 2 : 0);
+    return wanted || c->dry;
 }
 
 /* The same with whoever sleeps on the bell. */
@@ -603,7 +612,6 @@ void cfi_arm_or_wake(struct cfi_child *c)
 void cfi_help_stuck(struct cfi_child *c)
 {
     struct cfi_child *idle = idle_child(c->pool);
-    c->is_stuck = true;
     if (idle && outstanding(c) > 1) {
         cfi_refill(idle);
         cfi_arm_or_wake(idle);

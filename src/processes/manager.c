@@ -73,7 +73,7 @@ static void on_child(struct manager *m, enum source source, struct cfi_child *c)
     } else if (source == SOCKET) {
         cfi_child_messages(c);
     } else {
-        cfi_child_died(c);
+        cfi_child_died(c, cfi_generation_of(c));
     }
 }
 
@@ -118,8 +118,8 @@ static bool look_at(struct cfi_child *c, int64_t now)
     bool stands_still = seen == c->last_seen && seen != c->sent;
     c->last_seen = seen;
     c->dry |= stands_still;
+    c->is_stuck = stands_still;
     bool ready = stands_still && cfi_arm(c);
-    c->is_stuck = false;
     if (stands_still)
         cfi_help_stuck(c);
     bool again = seen != c->sent && !stands_still;
@@ -230,7 +230,7 @@ static int64_t next_deadline(struct manager *m, int64_t stops)
         next = min_of(next, d->deadline);
     if (pool->start_again_at && pool->queued)
         next = min_of(next, pool->start_again_at);
-    if (pool->to_load.first)
+    if (pool->to_load.first || pool->try_again)
         next = min_of(next, cfi_now() + CFI_TICK_NS);
     cfi_unlock(&pool->lock);
     return next;
@@ -297,6 +297,16 @@ static void *end(struct cfi_process_pool *pool)
     return NULL;
 }
 
+static void send_again(struct cfi_process_pool *pool)
+{
+    cfi_lock(&pool->lock);
+    bool again = pool->try_again;
+    pool->try_again = false;
+    if (again)
+        cfi_feed_idle(pool);
+    cfi_unlock(&pool->lock);
+}
+
 /* One round; returns how long to sleep after it, in milliseconds. */
 static int round_of(struct manager *m)
 {
@@ -307,6 +317,7 @@ static int round_of(struct manager *m)
     while (load_one(pool))
         ;
     cfi_retry_start(pool);
+    send_again(pool);
     bool again = look_at_all(pool, now);
     bool awake = stays_awake(m, again, now);
     trim(m, awake, now);

@@ -118,6 +118,8 @@ struct cfi_child {
     bool attended; /* a thread sleeps on its bell, for the task number `awaited` */
     bool is_stuck; /* nothing has come from it for a while */
     uint32_t awaited;
+    bool said_ready;
+    bool has_timed; /* some task that it has has a limit */
     bool closed;    /* it gets no more tasks: it will be stopped or replaced */
     uint32_t tasks; /* sent in its life, taken back ones off */
     unsigned window;
@@ -216,6 +218,7 @@ struct cfi_process_pool {
     unsigned recent, cursor; /* the child that was idle last; the one that is being filled */
     unsigned started;        /* children that are not ABSENT */
     bool closed, stopping;
+    bool try_again; /* something could not be sent to an idle worker */
     bool is_strict; /* there were priorities: no task is sent before its turn */
     bool awake;     /* the manager looks at everything once in a while */
     int start_error;
@@ -271,6 +274,7 @@ void cfi_wake_worker(struct cfi_child *c);
 void cfi_arm_or_wake(struct cfi_child *c);           /* and the manager sees to that */
 void cfi_tell_room(struct cfi_process_pool *pool);   /* to those who wait for it */
 bool cfi_runs(struct cfi_child *c, uint32_t number); /* as far as the worker says */
+uint32_t cfi_current(struct cfi_child *c); /* the first task that is not done; `sent`: none */
 void cfi_help_stuck(struct cfi_child *c);
 /* gives what waits behind its task to an idle one */ /* if it sleeps */
 void cfi_nudge(struct cfi_child *c);                  /* wakes who attends to it, to look again */
@@ -295,7 +299,7 @@ void cfi_release_argument(cf_future *f);
 /* ---- crew.c: workers' lives; without the lock ---- */
 int cfi_start_child(struct cfi_process_pool *pool); /* one more; 0 or an errno */
 void cfi_start_wanted(struct cfi_process_pool *pool);
-void cfi_child_died(struct cfi_child *c);
+void cfi_child_died(struct cfi_child *c, uint16_t generation); /* unless it is another by now */
 void cfi_retry_start(struct cfi_process_pool *pool);
 void cfi_child_free(struct cfi_child *c);
 void cfi_server_events(struct cfi_process_pool *pool);

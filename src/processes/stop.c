@@ -9,7 +9,15 @@
 
 #include <signal.h>
 
-/* With pool->lock. */
+/* These two with pool->lock. */
+uint32_t cfi_current(struct cfi_child *c)
+{
+    uint32_t number = cfi_load_relaxed(&c->seen);
+    while (number != c->sent && cfi_load_acquire(&cfi_slot_of(c, number)->state) == CFI_SLOT_DONE)
+        number++;
+    return number;
+}
+
 bool cfi_runs(struct cfi_child *c, uint32_t number)
 {
     return number - cfi_load_relaxed(&c->seen) < c->sent - cfi_load_relaxed(&c->seen) &&
@@ -74,13 +82,29 @@ static void next_signal(struct cfi_child *c, int64_t now)
     c->stop_at = c->pool->stopping ? c->pool->kill_at : now + CFI_KILL_AFTER_NS;
 }
 
-/* The task's own limit, once it has begun.  Returns when to look again. */
+/* The shortest limit of those that have not begun: none of them is over before. */
+static int64_t shortest_limit(struct cfi_child *c, uint32_t from)
+{
+    int64_t shortest = CFI_NEVER;
+    for (uint32_t n = from; n != c->sent; n++) {
+        int64_t limit = c->limits[n % CFI_SLOTS];
+        if (limit > 0 && limit < shortest)
+            shortest = limit;
+    }
+    return shortest;
+}
+
+/* The limit of the task that runs, once it has begun.  Returns when to look again. */
 static int64_t check_limit(struct cfi_child *c, int64_t now)
 {
-    uint32_t number = cfi_load_relaxed(&c->seen);
-    int64_t limit = number != c->sent ? c->limits[number % CFI_SLOTS] : 0;
-    if (limit <= 0)
+    if (!c->has_timed)
         return CFI_NEVER;
+    uint32_t number = cfi_current(c);
+    int64_t limit = number != c->sent ? c->limits[number % CFI_SLOTS] : 0;
+    if (limit <= 0) {
+        int64_t next = shortest_limit(c, number);
+        return next > CFI_NEVER - now ? CFI_NEVER : now + next;
+    }
     int64_t began = now;
     if (cfi_runs(c, number)) {
         began = cfi_load_acquire(&cfi_slot_of(c, number)->began_at);
@@ -140,8 +164,8 @@ void cfi_stop_all(struct cfi_process_pool *pool, int64_t deadline)
         if (!cfi_has_channel(c))
             continue;
         cfi_store_seq_cst(&c->arena->stop_all, true);
-        if (cfi_runs(c, cfi_load_relaxed(&c->seen)))
-            begin_stop(c, cfi_load_relaxed(&c->seen), 0);
+        if (cfi_runs(c, cfi_current(c)))
+            begin_stop(c, cfi_current(c), 0);
     }
     cfi_unlock(&pool->lock);
     cfi_wake_manager(pool);

@@ -322,6 +322,8 @@ static bool sleep_until_next(struct worker *w)
         if (woken == CFI_TIMED_OUT) {
             give_memory_back(w);
             deadline = CFI_NEVER;
+        } else if (!has_next(w)) { /* the parent has said something */
+            cfi_given_look(w->channel);
         }
     }
     cfi_store_relaxed(&w->arena->worker_bell, CFI_AWAKE);
@@ -334,7 +336,6 @@ static bool wait_for_next(struct worker *w)
     if (spin(w))
         return true;
     fflush(stdout); /* it may be long until there is more of it */
-    cfi_given_look(w->channel);
     return sleep_until_next(w);
 }
 
