@@ -768,6 +768,7 @@ static bool replace_server(struct cfi_process_pool *pool)
  * threads. */
 static void server_gone(struct cfi_process_pool *pool)
 {
+    cfi_unwatch_server(pool);
     cfi_lock(&pool->server_lock);
     struct cfi_server old = pool->server;
     pool->has_server = false;

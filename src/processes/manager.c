@@ -57,6 +57,13 @@ int cfi_watch_server(struct cfi_process_pool *pool)
     return pool->has_server ? add(pool, pool->server.socket, EPOLLIN, SERVER) : 0;
 }
 
+/* Closing it would not be enough where a child of the program has a copy. */
+void cfi_unwatch_server(struct cfi_process_pool *pool)
+{
+    struct epoll_event unused = { .events = 0 };
+    (void)epoll_ctl(pool->epoll, EPOLL_CTL_DEL, pool->server.socket, &unused);
+}
+
 /* ---- events ---- */
 
 struct manager {
@@ -177,7 +184,9 @@ static bool load_one(struct cfi_process_pool *pool)
     if (b)
         memcpy(b->data, cfi_future_arg(f), cfi_arg_size(f));
     cfi_lock(&pool->lock);
-    bool loaded = b && !cfi_future_is_done(f);
+    uint64_t word = cfi_load_relaxed(&f->word);
+    bool was_stopped = cfi_state(word) == CFI_RUNNING && word & CFI_STOP; /* between two tries */
+    bool loaded = b && !cfi_is_final(word) && !was_stopped;
     if (loaded) {
         cfi_parcel_of(f)->block = b;
         cfi_list_prepend(&pool->front, f);

@@ -253,9 +253,9 @@ static bool make_cancelled(cf_future *f)
     return false;
 }
 
-/* With the lock: can the worker be kept from beginning it?  The mark keeps the reader away, which might
+/* The mark keeps the reader away, which might
  * see that the slot is done with before the future is cancelled. */
-static bool skip(struct cfi_child *c, uint32_t number)
+bool cfi_skip(struct cfi_child *c, uint32_t number)
 {
     uint32_t sent = CFI_SENT;
     cf_future *f = cfi_exchange_acq_rel(&c->tasks_sent[number % CFI_SLOTS], CFI_MARK_BUSY);
@@ -272,7 +272,7 @@ static bool pool_cancel(void *self, cf_future *f)
     cfi_lock(&pool->lock);
     uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
-    bool pending = cfi_future_is_pending(f), skipped = pending && c && skip(c, (uint32_t)place);
+    bool pending = cfi_future_is_pending(f), skipped = pending && c && cfi_skip(c, (uint32_t)place);
     bool cancelled = pending && (!c || skipped) && make_cancelled(f);
     if (cancelled)
         cfi_unqueue(pool, f);
@@ -432,6 +432,7 @@ static void pool_abandon(void *self)
     else if (pool->host.start_process)
         close_descriptor(pool->server.host);
     pool->has_server = false;
+    cfi_init(&pool->blocks.lock.word, 0); /* whoever held it at the fork is not here */
     if (cfi_exchange_acq_rel(&pool->ended, 1) == 0)
         cfi_executor_unref(&pool->executor);
 }

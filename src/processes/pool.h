@@ -274,6 +274,9 @@ void cfi_wake_worker(struct cfi_child *c);
 void cfi_arm_or_wake(struct cfi_child *c);           /* and the manager sees to that */
 void cfi_tell_room(struct cfi_process_pool *pool);   /* to those who wait for it */
 bool cfi_runs(struct cfi_child *c, uint32_t number); /* as far as the worker says */
+/* Keeps a worker from beginning a task, which from then on is the caller's; with the lock.  false: it has
+ * begun. */
+bool cfi_skip(struct cfi_child *c, uint32_t number);
 uint32_t cfi_current(struct cfi_child *c); /* the first task that is not done; `sent`: none */
 void cfi_help_stuck(struct cfi_child *c);
 /* gives what waits behind its task to an idle one */ /* if it sleeps */
@@ -324,6 +327,7 @@ void cfi_wake_manager(struct cfi_process_pool *pool);
 int cfi_watch_child(struct cfi_child *c); /* its bell and its socket; 0 or an errno */
 int cfi_watch_process(struct cfi_child *c, int pidfd);
 int cfi_watch_server(struct cfi_process_pool *pool);
+void cfi_unwatch_server(struct cfi_process_pool *pool);
 
 /* ---- callbacks.c ---- */
 void cfi_call_back_later(void *self, cf_future *f, struct cfi_watcher *callbacks);

@@ -61,9 +61,11 @@ bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
     cfi_lock(&pool->lock);
     uint64_t place = cfi_load_relaxed(&cfi_parcel_of(f)->place);
     struct cfi_child *c = place ? cfi_child_at(pool, cfi_place_child(place)) : NULL;
-    if (c && cfi_generation_of(c) == cfi_place_generation(place) && cfi_runs(c, (uint32_t)place))
+    bool is_there = c && cfi_generation_of(c) == cfi_place_generation(place);
+    bool waits = !place ? cfi_remove_queued(pool, f) /* to be tried again */
+                        : is_there && cfi_skip(c, (uint32_t)place);
+    if (is_there && cfi_runs(c, (uint32_t)place))
         begin_stop(c, (uint32_t)place, grace_ns);
-    bool waits = !place && cfi_remove_queued(pool, f); /* to be tried again */
     cfi_unlock(&pool->lock);
     if (waits)
         fail_stopped(pool, f);
