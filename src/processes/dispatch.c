@@ -217,8 +217,9 @@ static unsigned window_of(struct cfi_child *c)
 static bool has_room(struct cfi_child *c)
 {
     unsigned limit = c->pool->options.max_tasks_per_child;
-    unsigned window = c->pool->is_strict ? 1 : c->window;
-    return takes_tasks(c) && outstanding(c) < window && (!limit || c->tasks < limit);
+    if (!takes_tasks(c) || (limit && c->tasks >= limit))
+        return false;
+    return outstanding(c) < (c->pool->is_strict ? 1 : c->window);
 }
 
 /* ---- sending ---- */
