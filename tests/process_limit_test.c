@@ -33,7 +33,6 @@ static int refused(const struct trial *trial, const struct tally *before, cf_sta
     const char *message = cf_last_error()->message;
     HOST_CHECK(is_refusal(status) || status == CF_INVALID);
     HOST_CHECK(strlen(message) > 0);
-    fprintf(stderr, "value %ld: %s\n", trial->value, message);
     if (trial->named && !strstr(message, trial->named)) {
         fprintf(stderr, "\"%s\" is not in \"%s\"\n", trial->named, message);
         return 2;
