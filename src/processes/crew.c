@@ -132,6 +132,8 @@ static void close_all_but_pidfd(struct cfi_child *c)
 /* All that belongs to a life begins anew; nobody else uses the child while it is STARTING. */
 static void begin_life(struct cfi_child *c)
 {
+    cfi_lock(
+        &c->role); /* who still looks for a task of the former life sees all of it or nothing */
     cfi_store_relaxed(&c->seen, 0);
     cfi_store_relaxed(&c->sent, 0);
     cfi_store_relaxed(&c->pid, 0);
@@ -143,11 +145,12 @@ static void begin_life(struct cfi_child *c)
     memset(c->heap_ends, 0, sizeof c->heap_ends);
     c->heap_at = c->results_read = c->images = 0;
     c->eager = c->dry = c->attended = c->is_stuck = c->closed = false;
-    c->said_ready = c->has_timed = false;
+    c->said_ready = c->has_timed = c->signalled = false;
     c->tasks = 0;
     c->window = 2;
     c->stop_signal = 0;
     c->hung_up_at = 0;
+    cfi_unlock(&c->role);
 }
 
 /* ---- asking for a process ---- */
@@ -519,7 +522,7 @@ static bool bury(struct cfi_child *c)
     cfi_lock(&pool->lock);
     bool expected = cfi_state_of(c) == CFI_CHILD_LEAVING;
     d->in_initializer = cfi_state_of(c) == CFI_CHILD_ASKED;
-    d->stopped = c->stop_signal != 0 || pool->stopping;
+    d->stopped = c->signalled || pool->stopping;
     d->condemned = cfi_load_relaxed(&c->condemned);
     d->pid = (pid_t)cfi_load_relaxed(&c->pid);
     d->pidfd = c->pidfd;
@@ -578,19 +581,28 @@ static bool may_retry(struct cfi_process_pool *pool, const struct cfi_death *d, 
            cfi_parcel_of(f)->crashes++ < pool->options.max_retries;
 }
 
+/* Unless a shutdown or a break has emptied the queue meanwhile. */
+static bool try_again(struct cfi_process_pool *pool, cf_future *f)
+{
+    cfi_lock(&pool->lock);
+    bool may = !cfi_load_relaxed(&pool->no_retries);
+    if (may) {
+        cfi_parcel_of(f)->queued = true;
+        pool->queued++;
+        cfi_list_prepend(&pool->front, f);
+        cfi_refill_all(pool);
+    }
+    cfi_unlock(&pool->lock);
+    return may;
+}
+
 static void settle_guilty(struct cfi_process_pool *pool, struct cfi_death *d, const cf_error *error)
 {
     for (cf_future *f = d->guilty, *next; f; f = next) {
         next = cfi_parcel_of(f)->next;
-        if (may_retry(pool, d, f)) {
-            cfi_lock(&pool->lock);
-            cfi_parcel_of(f)->queued = true;
-            pool->queued++;
-            cfi_list_prepend(&pool->front, f);
-            cfi_refill_all(pool);
-            cfi_unlock(&pool->lock);
+        if (may_retry(pool, d, f) && try_again(pool, f))
             continue;
-        }
+
         cf_error own = *error;
         own.index = cfi_parcel_of(f)->done;
         cfi_release_argument(f);
@@ -705,7 +717,9 @@ static void born(struct cfi_process_pool *pool, const struct cfi_server_event *e
     }
     int pidfd = high_descriptor(e->pidfd);
     has_process(c, e->pid, pidfd);
-    if (cfi_watch_process(c, pidfd) != 0) /* a worker that cannot be watched is no use */
+    bool is_useless = cfi_load_relaxed(&pool->executor.is_broken); /* whose death was missed */
+    if (cfi_watch_process(c, pidfd) != 0 ||
+        is_useless) /* a worker that cannot be watched is no use */
         cfi_pidfd_signal(pidfd, SIGKILL);
 }
 
@@ -850,8 +864,8 @@ static void kill_all(struct cfi_process_pool *pool)
 void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error)
 {
     cf_executor_break(&pool->executor, error);
-    cfi_store_seq_cst(&pool->no_retries, true);
     cfi_lock(&pool->lock);
+    cfi_store_seq_cst(&pool->no_retries, true);
     pool->closed = true;
     cf_future *f = take_everything(pool);
     kill_all(pool);

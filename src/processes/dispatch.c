@@ -404,8 +404,9 @@ static unsigned send_queued(struct cfi_child *c)
         if (!cfi_send(c, f)) {
             put_back(c->pool, f);
             if (outstanding(c) == 0) { /* then nobody comes past by himself */
+                if (!c->pool->try_again)
+                    cfi_wake_manager(c->pool);
                 c->pool->try_again = true;
-                cfi_wake_manager(c->pool);
             }
             break;
         }
@@ -494,7 +495,7 @@ static void take_from_another(struct cfi_child *c)
 static void end_stop(struct cfi_child *c)
 {
     c->stop_signal = 0;
-    c->closed = false;
+    c->signalled = c->closed = false;
     cfi_store_seq_cst(&c->arena->stop_at, 0); /* `asked` stays: its result may not be read yet */
 }
 

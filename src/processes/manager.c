@@ -159,12 +159,18 @@ static cf_future *take_to_load(struct cfi_process_pool *pool)
 }
 
 /* It was cancelled meanwhile, or there is no memory for its argument. */
-static void give_up(struct cfi_process_pool *pool, cf_future *f)
+static void give_up(struct cfi_process_pool *pool, cf_future *f, bool for_memory)
 {
-    static const cf_error error = { .size = sizeof error,
-                                    .status = CF_NOMEM,
-                                    .message = "no memory to share the argument with a worker",
-                                    .exit_code = -1 };
+    const cf_error error = { .size = sizeof error,
+                             .status = for_memory ? CF_NOMEM : CF_STOPPED,
+                             .message =
+                                 for_memory
+                                     ? "no memory to share the argument with a worker"
+                                     : "its worker died, and it was stopped before another try",
+                             .exit_code = -1 };
+        cfi_tell_room(pool);
+    if (!for_memory)
+        (void)cf_future_cancel(f); /* unless it has begun once */
     if (!cfi_future_claim(f) && cfi_future_is_done(f)) {
         cfi_future_drop(f);
         return;
@@ -186,6 +192,7 @@ static bool load_one(struct cfi_process_pool *pool)
     cfi_lock(&pool->lock);
     uint64_t word = cfi_load_relaxed(&f->word);
     bool was_stopped = cfi_state(word) == CFI_RUNNING && word & CFI_STOP; /* between two tries */
+    was_stopped |= cfi_load_relaxed(&pool->no_retries); /* the queue has been emptied meanwhile */
     bool loaded = b && !cfi_is_final(word) && !was_stopped;
     if (loaded) {
         cfi_parcel_of(f)->block = b;
@@ -197,7 +204,7 @@ static bool load_one(struct cfi_process_pool *pool)
     cfi_unlock(&pool->lock);
     if (!loaded) {
         cfi_block_put(pool, b);
-        give_up(pool, f);
+        give_up(pool, f, !b && !was_stopped);
     }
     return true;
 }
@@ -309,10 +316,10 @@ static void *end(struct cfi_process_pool *pool)
 static void send_again(struct cfi_process_pool *pool)
 {
     cfi_lock(&pool->lock);
-    bool again = pool->try_again;
-    pool->try_again = false;
-    if (again)
+    uint64_t queued = pool->queued;
+    if (pool->try_again)
         cfi_feed_idle(pool);
+    pool->try_again &= queued && pool->queued == queued; /* nothing could be sent again */
     cfi_unlock(&pool->lock);
 }
 

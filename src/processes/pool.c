@@ -371,7 +371,9 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
     cfi_unlock(&pool->lock);
     cfi_tell_room(pool);
     if (mode != CF_FINISH_PENDING) {
+        cfi_lock(&pool->lock);
         cfi_store_seq_cst(&pool->no_retries, true);
+        cfi_unlock(&pool->lock);
         cancel_pending(pool);
     }
     if (mode == CF_STOP_RUNNING)

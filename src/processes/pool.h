@@ -119,6 +119,7 @@ struct cfi_child {
     bool is_stuck; /* nothing has come from it for a while */
     uint32_t awaited;
     bool said_ready;
+    bool signalled; /* for the sake of the task that is being stopped */
     bool has_timed; /* some task that it has has a limit */
     bool closed;    /* it gets no more tasks: it will be stopped or replaced */
     uint32_t tasks; /* sent in its life, taken back ones off */

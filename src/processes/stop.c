@@ -48,6 +48,7 @@ static void fail_stopped(struct cfi_process_pool *pool, cf_future *f)
                                     .message =
                                         "its worker died, and it was stopped before another try",
                                     .exit_code = -1 };
+    cfi_tell_room(pool);
     cfi_release_argument(f);
     cfi_future_fail(f, &error);
     cfi_finished(pool, 1);
@@ -80,6 +81,7 @@ static void next_signal(struct cfi_child *c, int64_t now)
         return;
     }
     cfi_pidfd_signal(c->pidfd, c->stop_signal);
+    c->signalled = true;
     c->stop_signal = SIGKILL;
     c->stop_at = c->pool->stopping ? c->pool->kill_at : now + CFI_KILL_AFTER_NS;
 }
