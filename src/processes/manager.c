@@ -168,7 +168,7 @@ static void give_up(struct cfi_process_pool *pool, cf_future *f, bool for_memory
                                      ? "no memory to share the argument with a worker"
                                      : "its worker died, and it was stopped before another try",
                              .exit_code = -1 };
-        cfi_tell_room(pool);
+    cfi_tell_room(pool);
     if (!for_memory)
         (void)cf_future_cancel(f); /* unless it has begun once */
     if (!cfi_future_claim(f) && cfi_future_is_done(f)) {
