@@ -299,11 +299,12 @@ static void test_a_group_of_few_processes(void **unused)
 
 static int take_memory(const void *arg, void *result)
 {
+    enum { MIB = 1 << 20 };
     (void)arg, (void)result;
     for (int i = 0; i < 400; i++) {
-        char *block = malloc(1 << 20);
-        if (block)
-            memset(block, i, 1 << 20);
+        volatile char *block = malloc(MIB); /* or it would be optimized away */
+        for (size_t at = 0; block && at < MIB; at += 1024)
+            block[at] = 1;
     }
     return 0;
 }
