@@ -87,11 +87,13 @@ static char *text_of(struct cfi_child *c, const struct answer *a)
 static cf_status take_fixed(struct cfi_child *c, const struct answer *a, cf_future *f)
 {
     const void *data = bytes_of(c, a);
-    if (!data || a->size != cfi_result_size(f))
+    if (!data)
         return CF_INVALID;
-    memcpy(cfi_future_slot(f), data, a->size);
+    bool fits = a->size == cfi_result_size(f);
+    if (fits)
+        memcpy(cfi_future_slot(f), data, a->size);
     done_with(c, a);
-    return CF_OK;
+    return fits ? CF_OK : CF_INVALID;
 }
 
 static cf_status take_bytes(struct cfi_child *c, const struct answer *a, cf_future *f)
@@ -103,8 +105,10 @@ static cf_status take_bytes(struct cfi_child *c, const struct answer *a, cf_futu
     if (!data)
         return CF_INVALID;
     if (a->place == CFI_IN_BLOCK) {
-        if (!cfi_inflow_lend(c, (uint32_t)a->at))
+        if (!cfi_inflow_lend(c, (uint32_t)a->at)) {
+            done_with(c, a);
             return CF_NOMEM;
+        }
         *result = (cf_bytes){ (void *)(uintptr_t)data, a->size };
         return CF_OK;
     }

@@ -120,7 +120,7 @@ static noreturn void become_fresh_image(int channel)
     char number[16];
     snprintf(number, sizeof number, "%d", channel);
     if (fcntl(channel, F_SETFD, 0) == 0 && setenv(CFI_WORKER_VARIABLE, number, 1) == 0)
-        (void)execl(CFI_OWN_IMAGE, program_invocation_name, (char *)NULL);
+        (void)execl(cfi_own_image(), program_invocation_name, (char *)NULL);
     _exit(127);
 }
 

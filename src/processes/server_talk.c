@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -102,4 +103,11 @@ int cfi_server_await(int fd, short events, int64_t deadline)
         if (n == 0 && cfi_deadline_passed(deadline))
             return ETIMEDOUT;
     }
+}
+
+const char *cfi_own_image(void)
+{
+    static const char by_proc[] = "/proc/self/exe";
+    const char *name = (const char *)getauxval(AT_EXECFN);
+    return access(by_proc, F_OK) == 0 || !name || !strchr(name, '/') ? by_proc : name;
 }

@@ -72,8 +72,10 @@ noreturn void cfi_server_run(int socket);
 /* Whether this program comes by cf_worker_main when it is started again. */
 bool cfi_worker_main_was_called(void);
 
-/* The program again, with this argument only; and the variables that tell the copy what it is. */
-#define CFI_OWN_IMAGE       "/proc/self/exe"
+/* What to execute for a fresh image of this program.  Where /proc is not mounted: the name that it was
+ * started by.  Should that be another program by now, its functions are not found there. */
+const char *cfi_own_image(void);
+/* The variables that tell the copy what it is. */
 #define CFI_SERVER_VARIABLE "CFUTURES_SERVER"
 #define CFI_WORKER_VARIABLE "CFUTURES_WORKER"
 

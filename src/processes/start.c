@@ -196,10 +196,10 @@ static int spawn_server(void *data)
     pid_t pid = -1;
     int error = spawn_attributes(&attributes);
     if (error == 0) {
-        error =
-            fcntl(start->theirs, F_SETFD, 0) == 0
-                ? posix_spawn(&pid, CFI_OWN_IMAGE, NULL, &attributes, arguments, start->environment)
-                : errno;
+        error = fcntl(start->theirs, F_SETFD, 0) == 0
+                    ? posix_spawn(&pid, cfi_own_image(), NULL, &attributes, arguments,
+                                  start->environment)
+                    : errno;
         (void)posix_spawnattr_destroy(&attributes);
     }
     tell_made(start->theirs, pid, error);
