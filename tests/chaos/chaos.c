@@ -97,7 +97,8 @@ static int obey(const void *arg, size_t arg_size, cf_bytes *result)
         run_on(order);
     if (cf_bytes_resize(result, order->back) != CF_OK)
         return cf_raise(98, "%s", cf_last_error()->message);
-    memset(result->data, order->number, order->back);
+    if (order->back)
+        memset(result->data, order->number, order->back);
     return 0;
 }
 
