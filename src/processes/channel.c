@@ -171,3 +171,14 @@ int cfi_memory_map(int fd, size_t size, bool read_only, void **ret_data)
     *ret_data = data;
     return 0;
 }
+
+int cfi_high_descriptor(int fd)
+{
+    if (fd < 0 || fd > 2)
+        return fd;
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    int error = errno;
+    (void)close(fd);
+    errno = error;
+    return high;
+}

@@ -154,6 +154,10 @@ int cfi_message_receive(int socket, struct cfi_message *message, int flags, int 
  * for reading and writing.  With read_only others can map it for reading only.  0 or an errno. */
 int cfi_memory_new(const char *name, size_t size, bool read_only, int *ret_fd, void **ret_data);
 
+/* Moves a descriptor that is to be kept away from the numbers of the standard streams, even if the program
+ * has closed these.  -1 for -1, and with errno if it cannot be moved: then it is closed. */
+int cfi_high_descriptor(int fd);
+
 /* Maps another's memfd after it was checked: it has `size` bytes and cannot shrink.  0 or an errno. */
 int cfi_memory_map(int fd, size_t size, bool read_only, void **ret_data);
 

@@ -571,18 +571,6 @@ static cf_status name_functions(struct cfi_process_pool *pool)
     return s;
 }
 
-/* Keeps a descriptor away from the standard streams' numbers, even if the program has closed these. */
-static int high(int fd)
-{
-    if (fd < 0 || fd > 2)
-        return fd;
-    int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    int error = errno;
-    (void)close(fd);
-    errno = error;
-    return moved;
-}
-
 static cf_status keep_data(struct cfi_process_pool *pool)
 {
     size_t size = pool->options.initializer_data_size;
@@ -594,16 +582,16 @@ static cf_status keep_data(struct cfi_process_pool *pool)
         return cfi_fail_system(error, "memfd_create: no memory for the initializer's data");
     memcpy(data, pool->options.initializer_data, size);
     (void)munmap(data, size);
-    pool->data_fd = high(pool->data_fd);
+    pool->data_fd = cfi_high_descriptor(pool->data_fd);
     return CF_OK;
 }
 
 static cf_status open_descriptors(struct cfi_process_pool *pool)
 {
-    pool->epoll = high(epoll_create1(EPOLL_CLOEXEC));
+    pool->epoll = cfi_high_descriptor(epoll_create1(EPOLL_CLOEXEC));
     if (pool->epoll < 0)
         return cfi_fail_system(errno, "epoll_create1: for the pool's manager");
-    pool->wake = high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    pool->wake = cfi_high_descriptor(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     if (pool->wake < 0)
         return cfi_fail_system(errno, "eventfd: for the pool's manager");
     struct epoll_event e = { .events = EPOLLIN, .data.u64 = 0 };
@@ -620,7 +608,7 @@ static cf_status start_server(struct cfi_process_pool *pool)
         pool->has_server = s == CF_OK;
         return s;
     }
-    pool->server.host = high((int)syscall(SYS_pidfd_open, getpid(), 0));
+    pool->server.host = cfi_high_descriptor((int)syscall(SYS_pidfd_open, getpid(), 0));
     return pool->server.host >= 0 ? CF_OK : cfi_fail_system(errno, "pidfd_open: of this process");
 }
 

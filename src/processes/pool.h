@@ -37,7 +37,8 @@ enum {
     CFI_MOST_CHILDREN = 4096,
     CFI_TARGET_NS = 500000, /* how much work a worker has in its channel */
     CFI_TICK_NS = 1000000,
-    CFI_KILL_AFTER_NS = 500000000, /* from SIGTERM to SIGKILL */
+    CFI_KILL_AFTER_NS = 500000000,  /* from SIGTERM to SIGKILL */
+    CFI_START_AGAIN_NS = 100000000, /* after a start that failed */
     CFI_DRAIN_BATCH = 64
 };
 
@@ -287,6 +288,8 @@ cf_future *cfi_take_queued(struct cfi_process_pool *pool); /* any: of those that
 void cfi_unqueue(struct cfi_process_pool *pool, cf_future *f);
 bool cfi_wants_child(struct cfi_process_pool *pool); /* should one more be started? */
 void cfi_count_pending(struct cfi_process_pool *pool);
+bool cfi_remove_queued(struct cfi_process_pool *pool, cf_future *f);
+void cfi_eager_all(struct cfi_process_pool *pool); /* every worker rings for every task */
 
 /* ---- drain.c: from the workers; without the lock ---- */
 void cfi_drain(struct cfi_child *c); /* reads and settles what is there, if nobody else does */
@@ -303,18 +306,27 @@ void cfi_release_argument(cf_future *f);
 /* ---- crew.c: workers' lives; without the lock ---- */
 int cfi_start_child(struct cfi_process_pool *pool); /* one more; 0 or an errno */
 void cfi_start_wanted(struct cfi_process_pool *pool);
-void cfi_child_died(struct cfi_child *c, uint16_t generation); /* unless it is another by now */
 void cfi_retry_start(struct cfi_process_pool *pool);
-void cfi_child_free(struct cfi_child *c);
-void cfi_server_events(struct cfi_process_pool *pool);
-void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now);
-void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error);
 void cfi_child_messages(struct cfi_child *c); /* what its socket has */
-void cfi_tell_quit(struct cfi_child *c);      /* with pool->lock */
+void cfi_has_process(struct cfi_child *c, pid_t pid, int pidfd);
+void cfi_tell_quit(struct cfi_child *c); /* with pool->lock */
 void cfi_quit_children(struct cfi_process_pool *pool);
+void cfi_close_one(int *fd);
+void cfi_close_channel(struct cfi_child *c); /* its socket and its eventfd */
+void cfi_child_free(struct cfi_child *c);
 
-bool cfi_remove_queued(struct cfi_process_pool *pool, cf_future *f);
-void cfi_eager_all(struct cfi_process_pool *pool); /* every worker rings for every task */
+/* ---- death.c: and their ends; without the lock ---- */
+void cfi_child_died(struct cfi_child *c, uint16_t generation); /* unless it is another by now */
+/* No process came of it: what it had been sent goes elsewhere, and this is no crash. */
+void cfi_never_born(struct cfi_child *c, uint16_t generation, uint64_t tag, int error);
+void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now);
+void cfi_server_events(struct cfi_process_pool *pool);
+
+/* ---- break.c: without the lock ---- */
+bool cfi_is_one_too_many(struct cfi_process_pool *pool, int64_t now); /* counts a death */
+void cfi_break_if_hopeless(struct cfi_process_pool *pool);            /* after a failed start */
+void cfi_say_broken(struct cfi_process_pool *pool, int code, const char *message, uint32_t pid);
+void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error);
 
 /* ---- stop.c ---- */
 bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns);
