@@ -495,7 +495,11 @@ static void take_from_another(struct cfi_child *c)
 static void end_stop(struct cfi_child *c)
 {
     c->stop_signal = 0;
-    c->signalled = c->closed = false;
+    if (c->signalled) { /* that may still arrive, and would meet another task */
+        cfi_tell_quit(c);
+        return;
+    }
+    c->closed = false;
     cfi_store_seq_cst(&c->arena->stop_at, 0); /* `asked` stays: its result may not be read yet */
 }
 
