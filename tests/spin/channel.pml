@@ -27,7 +27,8 @@
  * sleeps), -DSKIPPED_MOVES_NOTHING (who has passed over cancelled tasks alone does not refill),
  * -DTAKE_UNARMED (after a take-back the bell waits for a task that is not there any more),
  * -DSLEEP_UNARMED (the manager sleeps without arming), -DEXPECT_UNARMED (so does who expects a
- * task). */
+ * task), -DALWAYS_PATIENT (half of the tasks shall be done before a ring for an expected one,
+ * although the manager sleeps). */
 
 #ifndef SLOTS
 #define SLOTS 3
@@ -109,6 +110,12 @@ inline wake_worker()
     atomic { if :: worker_bell == ASLEEP -> worker_bell = AWAKE; worker_sleeps = false :: else fi }
 }
 
+#ifdef ALWAYS_PATIENT
+#define IS_PATIENT true
+#else
+#define IS_PATIENT (!eager || lively)
+#endif
+
 /* ready: the result that the bell was to ring for is there already. */
 inline arm()
 {
@@ -117,7 +124,7 @@ inline arm()
         number = NUMBERS;
         if
         :: OUTSTANDING > 0 && (eager || len(queue) > 0) ->
-            number = (seen + (OUTSTANDING - 1) / 2) % NUMBERS
+            number = (seen + (IS_PATIENT -> (OUTSTANDING - 1) / 2 : 0)) % NUMBERS
         :: OUTSTANDING > 0 && dry && !(eager || len(queue) > 0) -> number = BEFORE(sent)
         :: else
         fi;
