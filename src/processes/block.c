@@ -240,7 +240,7 @@ int cfi_inflow_add(struct cfi_child *c, uint32_t number, size_t size, int fd)
     int error = cfi_memory_map(fd, size, false, &news.data);
     (void)close(fd);
     if (error)
-        return error;
+        return error == ENOMEM && cfi_inflow_lose(c, number) ? 0 : EPROTO;
     if (number >= CFI_KEPT_BLOCKS) {
         if (append_once(c, &news))
             return 0;
@@ -265,6 +265,28 @@ static struct cfi_arrived take_once(struct cfi_child *c, uint32_t number)
     c->inflow.once_count--;
     free(o);
     return block;
+}
+
+bool cfi_inflow_lose(struct cfi_child *c, uint32_t number)
+{
+    struct cfi_arrived lost = { .number = number, .is_lost = true };
+    if (number >= CFI_KEPT_BLOCKS)
+        return append_once(c, &lost);
+    bool replaced = replace_kept(c, &lost);
+    if (replaced && lost.data)
+        (void)munmap(lost.data, lost.size);
+    return replaced;
+}
+
+bool cfi_inflow_is_lost(struct cfi_child *c, uint32_t number)
+{
+    cfi_lock(&c->pool->blocks.lock);
+    struct cfi_arrived *a = arrived(c, number);
+    bool is_lost = a && a->is_lost;
+    if (is_lost && number >= CFI_KEPT_BLOCKS)
+        (void)take_once(c, number);
+    cfi_unlock(&c->pool->blocks.lock);
+    return is_lost;
 }
 
 void *cfi_inflow_peek(struct cfi_child *c, uint32_t number, size_t size)
@@ -362,7 +384,8 @@ void cfi_inflow_clear(struct cfi_child *c)
     while (old.once) {
         struct cfi_once *o = old.once;
         old.once = o->next;
-        (void)munmap(o->block.data, o->block.size);
+        if (o->block.data)
+            (void)munmap(o->block.data, o->block.size);
         free(o);
     }
 }

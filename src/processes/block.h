@@ -54,7 +54,8 @@ struct cfi_arrived {
     void *data; /* NULL: none */
     size_t size;
     uint32_t number;
-    bool in_use; /* it is being read, or in a user's hands */
+    bool in_use;  /* it is being read, or in a user's hands */
+    bool is_lost; /* there was no descriptor or no memory for it here */
 };
 
 /* One that is used once; they are announced in the order of the results that they are for. */
@@ -71,6 +72,10 @@ struct cfi_inflow { /* guarded by blocks->lock */
 
 /* A block has come from the worker; closes fd.  0, ENOMEM, or EPROTO: it is not what it should be. */
 int cfi_inflow_add(struct cfi_child *c, uint32_t number, size_t size, int fd);
+
+/* A block has come, but could not be received.  false: the worker sends too many. */
+bool cfi_inflow_lose(struct cfi_child *c, uint32_t number);
+bool cfi_inflow_is_lost(struct cfi_child *c, uint32_t number);
 
 /* The first `size` bytes of that block, in use from now on until one of the next two; NULL: there is
  * none such, or it is in use. */

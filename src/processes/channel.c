@@ -88,6 +88,8 @@ int cfi_message_receive(int socket, struct cfi_message *message, int flags, int 
     }
     while (count > 0)
         close(fds[--count]);
+    if (got == sizeof *message && !(packet.msg_flags & MSG_TRUNC))
+        return EMFILE; /* the message is whole, but its descriptors are lost */
     return got == 0 ? EPIPE : EPROTO;
 }
 

@@ -146,7 +146,7 @@ int cfi_message_send(int socket, const struct cfi_message *message, const int *f
 
 /* Receives one, without waiting if `flags` has MSG_DONTWAIT.  Descriptors that come with it are
  * CLOEXEC and the caller's: *ret_count of them, at most 4.  0, an errno (EAGAIN: there is none;
- * EPROTO: it is none, and its descriptors are closed), or EPIPE when the other side has gone. */
+ * EPROTO: it is none, and its descriptors are closed; EMFILE: it is one, but there was no room for its descriptors), or EPIPE when the other side has gone. */
 int cfi_message_receive(int socket, struct cfi_message *message, int flags, int fds[4],
                         int *ret_count);
 

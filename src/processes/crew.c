@@ -340,6 +340,8 @@ static int read_messages(struct cfi_child *c, struct cfi_message *unfit)
         struct cfi_message m;
         int fds[4], count = 0;
         int error = cfi_message_receive(c->socket, &m, MSG_DONTWAIT, fds, &count);
+        if (error == EMFILE && m.type == CFI_BLOCK && cfi_inflow_lose(c, m.number))
+            continue;
         if (error)
             return error == EAGAIN ? 0 : error;
         for (int k = 1; k < count; k++)

@@ -84,11 +84,19 @@ static char *text_of(struct cfi_child *c, const struct answer *a)
     return copy;
 }
 
+/* There is no result: the worker is to blame, or we had no room for its block. */
+static cf_status why_not(struct cfi_child *c, const struct answer *a)
+{
+    bool is_lost =
+        a->place == CFI_IN_BLOCK && a->at <= UINT32_MAX && cfi_inflow_is_lost(c, (uint32_t)a->at);
+    return is_lost ? CF_NOMEM : CF_INVALID;
+}
+
 static cf_status take_fixed(struct cfi_child *c, const struct answer *a, cf_future *f)
 {
     const void *data = bytes_of(c, a);
     if (!data)
-        return CF_INVALID;
+        return why_not(c, a);
     bool fits = a->size == cfi_result_size(f);
     if (fits)
         memcpy(cfi_future_slot(f), data, a->size);
@@ -103,7 +111,7 @@ static cf_status take_bytes(struct cfi_child *c, const struct answer *a, cf_futu
         return CF_OK;
     const void *data = bytes_of(c, a);
     if (!data)
-        return CF_INVALID;
+        return why_not(c, a);
     if (a->place == CFI_IN_BLOCK) {
         if (!cfi_inflow_lend(c, (uint32_t)a->at)) {
             done_with(c, a);
@@ -200,7 +208,7 @@ static const char *general_text(const struct cfi_outcome *o)
     if (o->status == CF_FAILED)
         return "the task returned a non-zero code";
     if (o->status == CF_NOMEM)
-        return "out of memory for the result";
+        return "no memory, or no descriptor, for the result";
     return "the worker's answer makes no sense";
 }
 
