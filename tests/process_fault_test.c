@@ -86,6 +86,7 @@ static int end_the_thread(const void *arg, void *result)
 static void test_a_task_ends_its_thread(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     cf_executor *pool = processes_of(1);
     cf_future *f = submitted(pool, end_the_thread, NULL, 0, 0);
     assert_ends(f, CF_BROKEN);

@@ -153,6 +153,7 @@ static bool is_only_child(int pid)
 static void test_a_child_of_the_host_keeps_nobody_alive(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     if (access("/proc/self/task", R_OK) != 0)
         skip();
     for (size_t i = 0; i < COUNT_OF(methods); i++) {
@@ -631,6 +632,7 @@ static int use_in_child(void *data)
 static void test_a_child_of_the_host(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     int value = 21;
     for (size_t i = 0; i < COUNT_OF(methods); i++) {
         clear_board();
@@ -658,6 +660,7 @@ static int just_exit(void *data)
 static void test_children_that_only_exit(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     cf_executor *pool = processes_of(2);
     for (int i = 0; i < 5; i++) {
         assert_int_equal(run_host(just_exit, NULL), 0);
@@ -687,6 +690,7 @@ static void *fork_at_random(void *data)
 static void test_forks_at_any_moment(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     struct forker forker = { .over = false };
     pthread_t thread = start_thread(fork_at_random, &forker);
     int64_t begun = cfi_now();
@@ -760,6 +764,7 @@ static int use_what_threads_use(const void *arg, void *result)
 static void test_pools_made_while_threads_are_busy(void **unused)
 {
     (void)unused;
+    SKIP_UNDER_TSAN();
     enum { THREADS = 8 };
     pthread_t threads[THREADS];
     int pools = is_long_run() ? 200 : 15;

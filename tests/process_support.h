@@ -124,6 +124,13 @@ static inline bool is_as_before(const struct tally *before)
            is_childless();
 }
 
+/* ThreadSanitizer allows no fork beside threads, and its own thread outlives others. */
+#ifdef CFI_TSAN
+#define SKIP_UNDER_TSAN() skip()
+#else
+#define SKIP_UNDER_TSAN() ((void)0)
+#endif
+
 #ifdef CFI_TSAN
 static void *end_at_once(void *unused)
 {
