@@ -350,8 +350,13 @@ static int maybe_initialize(void *data)
 
 static cf_executor *any_pool(uint64_t *state, struct play *play)
 {
+#ifdef CFI_ASAN /* its malloc does not always come through a fork beside threads */
+    enum { BY_FORK = CF_START_FORK_SERVER };
+#else
+    enum { BY_FORK = CF_START_FORK };
+#endif
     static const cf_start_method methods[] = { CF_START_FORK_SERVER, CF_START_FORK_SERVER,
-                                               CF_START_FORK, CF_START_SPAWN };
+                                               (cf_start_method)BY_FORK, CF_START_SPAWN };
     static const cf_shutdown_mode modes[] = { CF_FINISH_PENDING, CF_FINISH_PENDING,
                                               CF_CANCEL_PENDING, CF_STOP_RUNNING };
     cf_executor *pool = NULL;
