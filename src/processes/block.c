@@ -173,16 +173,14 @@ bool cfi_blocks_can_be_trimmed(struct cfi_process_pool *pool)
     return any;
 }
 
-bool cfi_blocks_trim(struct cfi_process_pool *pool)
+void cfi_blocks_trim(struct cfi_process_pool *pool)
 {
     struct cfi_block *dropped = NULL;
     cfi_lock(&pool->blocks.lock);
     while (take_off(&pool->blocks, &dropped))
         ;
     cfi_unlock(&pool->blocks.lock);
-    bool any = dropped;
     free_list(pool, dropped);
-    return any;
 }
 
 /* ---- results ---- */

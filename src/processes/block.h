@@ -46,8 +46,8 @@ struct cfi_blocks {
 struct cfi_block *cfi_block_get(struct cfi_process_pool *pool, size_t size, bool must);
 void cfi_block_put(struct cfi_process_pool *pool, struct cfi_block *block); /* NULL is allowed */
 
-/* Lets the free ones go; false: there was none. */
-bool cfi_blocks_trim(struct cfi_process_pool *pool);
+/* Lets the free ones go. */
+void cfi_blocks_trim(struct cfi_process_pool *pool);
 bool cfi_blocks_can_be_trimmed(struct cfi_process_pool *pool);
 
 struct cfi_arrived {

@@ -53,7 +53,7 @@ static cf_future *take_everything(struct cfi_process_pool *pool)
     cf_future *f;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && c->arena && cfi_state_of(c) != CFI_CHILD_ABSENT)
+        if (cfi_has_channel(c))
             cfi_take_back_all(c);
     }
     while ((f = cfi_take_queued(pool)))
@@ -65,7 +65,7 @@ static void kill_all(struct cfi_process_pool *pool)
 {
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
         struct cfi_child *c = cfi_child_at(pool, i);
-        if (c && c->pidfd >= 0 && cfi_state_of(c) != CFI_CHILD_ABSENT)
+        if (cfi_has_channel(c) && c->pidfd >= 0)
             cfi_pidfd_signal(c->pidfd, SIGKILL);
     }
 }
@@ -84,15 +84,12 @@ void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error
         cf_future *next = cfi_parcel_of(f)->next;
         if (cfi_future_claim(f) ||
             !cfi_future_is_done(f)) { /* one that is to run again is RUNNING */
-            cfi_release_argument(f);
-            cfi_future_fail(f, error);
-            cfi_finished(pool, 1);
+            cfi_fail_task(pool, f, error);
         } else {
             cfi_future_drop(f);
         }
         f = next;
     }
-    (void)cfi_add_seq_cst(&pool->room_event, 1);
-    cfi_futex_wake(&pool->room_event, 1 << 30);
+    cfi_tell_room(pool);
     cfi_wake_manager(pool);
 }

@@ -66,12 +66,6 @@ static int new_sockets(struct cfi_child *c, int *ret_theirs)
     return 0;
 }
 
-static void tell_function(struct cfi_child *c, const struct cfi_identity *function)
-{
-    c->arena->images[function->image] = *cfi_image_name(function->image);
-    c->images |= UINT64_C(1) << function->image;
-}
-
 static int send_welcome(struct cfi_child *c, int arena_fd)
 {
     struct cfi_process_pool *pool = c->pool;
@@ -86,9 +80,9 @@ static int send_welcome(struct cfi_child *c, int arena_fd)
                              .data_size = pool->options.initializer_data_size };
     snprintf(m.text, sizeof m.text, "%s", pool->name);
     if (m.has_initializer)
-        tell_function(c, &pool->initializer);
+        cfi_tell_image(c, pool->initializer.image);
     if (m.has_finalizer)
-        tell_function(c, &pool->finalizer);
+        cfi_tell_image(c, pool->finalizer.image);
     cfi_lock(&pool->server_lock); /* the server's descriptors may be another's soon */
     const int fds[] = { arena_fd, c->eventfd, pool->server.host, pool->data_fd };
     int error = cfi_message_send(c->socket, &m, fds, pool->data_fd >= 0 ? 4 : 3);

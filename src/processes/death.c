@@ -103,7 +103,6 @@ static void sort_tasks(struct cfi_child *c, struct cfi_death *d)
         (void)cfi_future_claim(f); /* it ran: nobody cancels it any more */
         cfi_parcel_of(f)->next = d->guilty;
         d->guilty = f;
-        d->guilty_count++;
     }
     cfi_store_release(&c->sent, seen);
 }
@@ -181,9 +180,7 @@ static bool try_again(struct cfi_process_pool *pool, cf_future *f)
     cfi_lock(&pool->lock);
     bool may = !cfi_load_relaxed(&pool->no_retries);
     if (may) {
-        cfi_parcel_of(f)->queued = true;
-        pool->queued++;
-        cfi_list_prepend(&pool->front, f);
+        cfi_put_back(pool, f);
         cfi_refill_all(pool);
     }
     cfi_unlock(&pool->lock);
@@ -196,12 +193,9 @@ static void settle_guilty(struct cfi_process_pool *pool, struct cfi_death *d, co
         next = cfi_parcel_of(f)->next;
         if (may_retry(pool, d, f) && try_again(pool, f))
             continue;
-
         cf_error own = *error;
         own.index = cfi_parcel_of(f)->done;
-        cfi_release_argument(f);
-        cfi_future_fail(f, &own);
-        cfi_finished(pool, 1);
+        cfi_fail_task(pool, f, &own);
     }
 }
 

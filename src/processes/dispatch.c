@@ -11,7 +11,6 @@
 #include "pool.h"
 
 #include <string.h>
-#include <sys/socket.h>
 
 enum { SLACK_NS = 20000 }; /* a few wake-ups */
 
@@ -85,7 +84,7 @@ void cfi_unqueue(struct cfi_process_pool *pool, cf_future *f)
     set_queued(pool, f, false);
 }
 
-static void put_back(struct cfi_process_pool *pool, cf_future *f)
+void cfi_put_back(struct cfi_process_pool *pool, cf_future *f)
 {
     set_queued(pool, f, true);
     cfi_list_prepend(&pool->front, f);
@@ -116,7 +115,7 @@ static cf_future *take(struct cfi_process_pool *pool)
     cf_future *f;
     while ((f = take_any(pool))) {
         if (cfi_future_is_done(f)) {
-            cfi_future_drop(f) /* cancelled */;
+            cfi_future_drop(f); /* it was cancelled */
         } else if (needs_block(f)) {
             cfi_list_append(&pool->to_load, f); /* still counts as queued */
             cfi_wake_manager(pool);
@@ -224,7 +223,7 @@ static bool has_room(struct cfi_child *c)
 
 /* ---- sending ---- */
 
-static void tell_image(struct cfi_child *c, unsigned image)
+void cfi_tell_image(struct cfi_child *c, unsigned image)
 {
     if (c->images >> image & 1)
         return;
@@ -286,7 +285,7 @@ static bool fill_slot(struct cfi_child *c, struct cfi_slot *slot, cf_future *f)
     uint64_t end;
     if (!has_room_for_result(c, f) || !tell_block(c, p->shared) || !put_argument(c, slot, f, &end))
         return false;
-    tell_image(c, p->function.image);
+    cfi_tell_image(c, p->function.image);
     slot->call = p->call;
     slot->image = p->function.image;
     slot->offset = p->function.offset;
@@ -305,7 +304,7 @@ static bool is_wanted(cf_future *f)
 }
 
 /* The reader believes a slot only below `sent`, and only with a future in tasks_sent: both first. */
-bool cfi_send(struct cfi_child *c, cf_future *f)
+static bool send_task(struct cfi_child *c, cf_future *f)
 {
     struct cfi_slot *slot = cfi_slot_of(c, c->sent);
     if (outstanding(c) >= CFI_SLOTS - 1 || !fill_slot(c, slot, f))
@@ -339,7 +338,7 @@ void cfi_wake_worker(struct cfi_child *c)
 
 static bool send_new(struct cfi_child *c, cf_future *f)
 {
-    if (!c || !has_room(c) || !cfi_send(c, f))
+    if (!c || !has_room(c) || !send_task(c, f))
         return false;
     cfi_wake_worker(c);
     if (c->eager || c->dry)
@@ -401,8 +400,8 @@ static unsigned send_queued(struct cfi_child *c)
         cf_future *f = take(c->pool);
         if (!f)
             break;
-        if (!cfi_send(c, f)) {
-            put_back(c->pool, f);
+        if (!send_task(c, f)) {
+            cfi_put_back(c->pool, f);
             if (outstanding(c) == 0) { /* then nobody comes past by himself */
                 if (!c->pool->try_again)
                     cfi_wake_manager(c->pool);
@@ -435,19 +434,25 @@ static cf_future *take_back(struct cfi_child *c)
     return f;
 }
 
-void cfi_take_back_all(struct cfi_child *c)
+/* At most so many; they go to the queue's front. */
+static void take_back_some(struct cfi_child *c, uint32_t count)
 {
     cf_future *f;
-    while ((f = take_back(c))) {
+    for (; count > 0 && (f = take_back(c)); count--) {
         if (cfi_future_is_done(f))
-            cfi_future_drop(f) /* cancelled */;
+            cfi_future_drop(f); /* it was cancelled */
         else
-            put_back(c->pool, f);
+            cfi_put_back(c->pool, f);
     }
-    if (outstanding(c) == 0)
-        cfi_set_idle(c, has_room(c));
     cfi_nudge(c);
     cfi_arm_or_wake(c); /* the last task has another number now */
+}
+
+void cfi_take_back_all(struct cfi_child *c)
+{
+    take_back_some(c, UINT32_MAX);
+    if (outstanding(c) == 0)
+        cfi_set_idle(c, has_room(c));
 }
 
 /* The worker that has most to do, if it has anything behind what it does now. */
@@ -476,19 +481,8 @@ static bool is_nearly_done(struct cfi_child *c)
 static void take_from_another(struct cfi_child *c)
 {
     struct cfi_child *victim = most_loaded(c->pool);
-    if (!victim || victim == c || is_nearly_done(victim))
-        return;
-    for (uint32_t n = outstanding(victim) / 2; n > 0; n--) {
-        cf_future *f = take_back(victim);
-        if (!f)
-            break;
-        if (cfi_future_is_done(f))
-            cfi_future_drop(f) /* cancelled */;
-        else
-            put_back(c->pool, f);
-    }
-    cfi_nudge(victim);
-    cfi_arm_or_wake(victim);
+    if (victim && victim != c && !is_nearly_done(victim))
+        take_back_some(victim, outstanding(victim) / 2);
 }
 
 /* The task that was asked to stop has ended by itself: the worker can be used again. */
@@ -556,7 +550,7 @@ void cfi_feed_idle(struct cfi_process_pool *pool)
 }
 
 /* What a bounded pool counts: queued, or behind the first in a channel. */
-void cfi_count_pending(struct cfi_process_pool *pool)
+size_t cfi_count_pending(struct cfi_process_pool *pool)
 {
     size_t count = pool->queued;
     for (unsigned i = 0; i < pool->options.max_workers; i++) {
@@ -566,7 +560,7 @@ void cfi_count_pending(struct cfi_process_pool *pool)
             count += cfi_load_relaxed(&cfi_slot_of(c, cfi_load_relaxed(&c->seen) + n)->state) ==
                      CFI_SENT;
     }
-    pool->counted = count;
+    return count;
 }
 
 /* ---- bells ---- */

@@ -28,6 +28,13 @@ void cfi_release_argument(cf_future *f)
     cfi_block_put(pool, shared);
 }
 
+void cfi_fail_task(struct cfi_process_pool *pool, cf_future *f, const cf_error *error)
+{
+    cfi_release_argument(f);
+    cfi_future_fail(f, error);
+    cfi_finished(pool, 1);
+}
+
 /* ---- reading ---- */
 
 /* A slot's answer, copied: the worker can no longer change it. */

@@ -175,9 +175,7 @@ static void give_up(struct cfi_process_pool *pool, cf_future *f, bool for_memory
         cfi_future_drop(f);
         return;
     }
-    cfi_release_argument(f);
-    cfi_future_fail(f, &error);
-    cfi_finished(pool, 1);
+    cfi_fail_task(pool, f, &error);
 }
 
 /* false: there is none. */
@@ -267,7 +265,7 @@ static void trim(struct manager *m, bool awake, int64_t now)
     } else if (m->trim_at == CFI_NEVER) {
         m->trim_at = now + TRIM_NS;
     } else if (m->trim_at <= now) {
-        (void)cfi_blocks_trim(m->pool);
+        cfi_blocks_trim(m->pool);
         m->trim_at = CFI_NEVER;
     }
 }

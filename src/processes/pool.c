@@ -152,8 +152,7 @@ static bool is_full(struct cfi_process_pool *pool)
 {
     if (!pool->options.max_pending || cfi_this.executor == &pool->executor)
         return false;
-    cfi_count_pending(pool);
-    return pool->counted >= pool->options.max_pending;
+    return cfi_count_pending(pool) >= pool->options.max_pending;
 }
 
 /* Takes the lock; CF_OK: there is room, and the lock is held. */
@@ -253,8 +252,7 @@ static bool make_cancelled(cf_future *f)
     return false;
 }
 
-/* The mark keeps the reader away, which might
- * see that the slot is done with before the future is cancelled. */
+/* The mark keeps the reader away, which might see that the slot is done with before the future is cancelled. */
 bool cfi_skip(struct cfi_child *c, uint32_t number)
 {
     uint32_t sent = CFI_SENT;
@@ -316,9 +314,7 @@ static void cancel_or_fail(struct cfi_process_pool *pool, cf_future *f)
         cfi_future_drop(f);
         return;
     }
-    cfi_release_argument(f);
-    cfi_future_fail(f, &error);
-    cfi_finished(pool, 1);
+    cfi_fail_task(pool, f, &error);
 }
 
 /* Cancels what has not begun; each cancel runs callbacks, so without the lock. */
@@ -397,10 +393,7 @@ static void close_descriptor(int fd)
 
 static void pool_free(struct cfi_process_pool *pool)
 {
-    cf_future *f;
-    while (!cfi_executor_is_foreign(&pool->executor) && (f = cfi_take_queued(pool)))
-        cfi_future_drop(f); /* it was cancelled */
-    (void)cfi_blocks_trim(pool);
+    cfi_blocks_trim(pool);
     for (unsigned i = 0; pool->children && i < pool->options.max_workers; i++)
         cfi_child_free(cfi_child_at(pool, i));
     cfi_heap_destroy(&pool->heap);

@@ -10,7 +10,7 @@
  * Who owns what.  `lock` guards the queue, the sending end of every channel, and the states of the
  * children.  Each child's `role` guards the reading end of its channel; it is only ever tried, since
  * its holder may sleep with it; who wants something of the channel then leaves it to the holder, who
- * looks again after letting go.  Order: role, then lock.  A task sent to a child is in child->tasks, and
+ * looks again after letting go.  Order: role, mail, lock.  A task sent to a child is in tasks_sent, and
  * belongs to whoever takes it out of there by a swap: the reader that found its result, or the sender
  * that took it back.  So a worker that lies can neither settle a task twice nor have one lost.
  *
@@ -189,8 +189,7 @@ struct cfi_death {
     bool condemned;
     bool expected; /* it was told to leave */
     bool in_initializer;
-    unsigned guilty_count; /* one, unless it lied */
-    cf_future *guilty;     /* linked by parcel->next */
+    cf_future *guilty; /* one, unless it lied; linked by parcel->next */
 };
 
 /* ---- the pool ---- */
@@ -215,7 +214,6 @@ struct cfi_process_pool {
     struct cfi_list to_load;                       /* their arguments need a block first */
     struct cfi_heap heap;                          /* those with a priority */
     size_t queued;                                 /* in these, cancelled ones off */
-    size_t counted;                                /* pending in the sense of max_pending */
     uint64_t *idle;                                /* bits: children with nothing to do */
     unsigned recent, cursor; /* the child that was idle last; the one that is being filled */
     unsigned started;        /* children that are not ABSENT */
@@ -262,34 +260,37 @@ struct cfi_outcome {
 };
 
 /* ---- dispatch.c: to the workers; all with pool->lock held ---- */
-bool cfi_send(struct cfi_child *c, cf_future *f); /* false: not to this one, now */
 void cfi_enqueue(struct cfi_process_pool *pool, cf_future *f);
-bool cfi_place_task(struct cfi_process_pool *pool, cf_future *f); /* to a worker with room */
-void cfi_refill(struct cfi_child *c); /* from the queue, or from another worker's channel */
+void cfi_put_back(struct cfi_process_pool *pool, cf_future *f); /* to the queue's front */
+void cfi_unqueue(struct cfi_process_pool *pool, cf_future *f);
+bool cfi_remove_queued(struct cfi_process_pool *pool, cf_future *f);
+cf_future *cfi_take_queued(struct cfi_process_pool *pool); /* any that is queued; NULL: none is */
+size_t cfi_count_pending(struct cfi_process_pool *pool);
+/* Sends a new task to a worker with room; false: there is none, or others go before it. */
+bool cfi_place_task(struct cfi_process_pool *pool, cf_future *f);
+bool cfi_wants_child(struct cfi_process_pool *pool); /* should one more be started? */
+void cfi_tell_image(struct cfi_child *c, unsigned image);
+void cfi_set_idle(struct cfi_child *c, bool idle);
+/* From the queue, or from another worker's channel; then all, or those that have nothing to do. */
+void cfi_refill(struct cfi_child *c);
 void cfi_refill_all(struct cfi_process_pool *pool);
-void cfi_feed_idle(
-    struct cfi_process_pool *pool);          /* those that have nothing to do, from the queue */
+void cfi_feed_idle(struct cfi_process_pool *pool);
 void cfi_take_back_all(struct cfi_child *c); /* what it has not begun goes to the queue's front */
-bool cfi_arm(
-    struct cfi_child *c); /* tells the worker when to ring; true: there is a result already */
-void cfi_wake_worker(struct cfi_child *c);
-void cfi_arm_or_wake(struct cfi_child *c);           /* and the manager sees to that */
-void cfi_tell_room(struct cfi_process_pool *pool);   /* to those who wait for it */
-bool cfi_runs(struct cfi_child *c, uint32_t number); /* as far as the worker says */
+void cfi_help_stuck(struct cfi_child *c);    /* what waits behind its task goes to an idle one */
+/* Tells the worker when to ring; true: there is a result already.  Or the manager then looks. */
+bool cfi_arm(struct cfi_child *c);
+void cfi_arm_or_wake(struct cfi_child *c);
+void cfi_eager_all(struct cfi_process_pool *pool); /* every worker rings for every task */
+void cfi_wake_worker(struct cfi_child *c);         /* if it sleeps */
+void cfi_nudge(struct cfi_child *c);               /* wakes who attends to it, to look again */
+
+/* ---- pool.c ---- */
+void cfi_tell_room(struct cfi_process_pool *pool); /* to those who wait for it */
 /* Keeps a worker from beginning a task, which from then on is the caller's; with the lock.  false: it has
  * begun. */
 bool cfi_skip(struct cfi_child *c, uint32_t number);
-uint32_t cfi_current(struct cfi_child *c); /* the first task that is not done; `sent`: none */
-void cfi_help_stuck(struct cfi_child *c);
-/* gives what waits behind its task to an idle one */ /* if it sleeps */
-void cfi_nudge(struct cfi_child *c);                  /* wakes who attends to it, to look again */
-void cfi_set_idle(struct cfi_child *c, bool idle);
-cf_future *cfi_take_queued(struct cfi_process_pool *pool); /* any: of those that are queued */
-void cfi_unqueue(struct cfi_process_pool *pool, cf_future *f);
-bool cfi_wants_child(struct cfi_process_pool *pool); /* should one more be started? */
-void cfi_count_pending(struct cfi_process_pool *pool);
-bool cfi_remove_queued(struct cfi_process_pool *pool, cf_future *f);
-void cfi_eager_all(struct cfi_process_pool *pool); /* every worker rings for every task */
+/* Tasks have been settled and will not be touched again. */
+void cfi_finished(struct cfi_process_pool *pool, size_t count);
 
 /* ---- drain.c: from the workers; without the lock ---- */
 void cfi_drain(struct cfi_child *c); /* reads and settles what is there, if nobody else does */
@@ -298,8 +299,8 @@ void cfi_settle_outcomes(struct cfi_process_pool *pool, const struct cfi_outcome
 void cfi_look(void *self, cf_future *f);
 bool cfi_attend(void *self, cf_future *f, int64_t deadline, enum cfi_woken *ret);
 void cfi_expect(void *self, cf_future *f);
-/* Tasks have been settled and will not be touched again. */
-void cfi_finished(struct cfi_process_pool *pool, size_t count);
+/* Settles a task that nobody else has; takes over its reference. */
+void cfi_fail_task(struct cfi_process_pool *pool, cf_future *f, const cf_error *error);
 /* Gives back what a task holds besides its own memory. */
 void cfi_release_argument(cf_future *f);
 
@@ -329,6 +330,8 @@ void cfi_say_broken(struct cfi_process_pool *pool, int code, const char *message
 void cfi_process_pool_break(struct cfi_process_pool *pool, const cf_error *error);
 
 /* ---- stop.c ---- */
+bool cfi_runs(struct cfi_child *c, uint32_t number); /* as far as the worker says; with the lock */
+uint32_t cfi_current(struct cfi_child *c); /* the first task that is not done; `sent`: none */
 bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns);
 int64_t cfi_check_stops(struct cfi_process_pool *pool,
                         int64_t now); /* when it wants to be called next */

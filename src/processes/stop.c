@@ -49,9 +49,7 @@ static void fail_stopped(struct cfi_process_pool *pool, cf_future *f)
                                         "its worker died, and it was stopped before another try",
                                     .exit_code = -1 };
     cfi_tell_room(pool);
-    cfi_release_argument(f);
-    cfi_future_fail(f, &error);
-    cfi_finished(pool, 1);
+    cfi_fail_task(pool, f, &error);
 }
 
 bool cfi_stop_task(void *self, cf_future *f, int64_t grace_ns)
