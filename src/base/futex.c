@@ -18,6 +18,7 @@ void cfi_schedule_futex_wake(cfi_u32 *word, int count);
 #endif
 
 static _Thread_local const struct cfi_sleep_hooks *hooks;
+static _Thread_local bool rests; /* the hooks stand around more than one sleep */
 
 /* `operation`: with or without FUTEX_PRIVATE_FLAG. */
 static int system_wait(cfi_u32 *word, int operation, uint32_t expected, int64_t deadline)
@@ -86,10 +87,25 @@ const struct cfi_sleep_hooks **cfi_sleep_hooks(void)
     return &hooks;
 }
 
+void cfi_rest_begin(void)
+{
+    if (!rests && hooks && hooks->before)
+        hooks->before(hooks->data);
+    rests = true;
+}
+
+/* What a signal means is for waits to ask, not for those who look for work. */
+void cfi_rest_end(void)
+{
+    if (rests && hooks && hooks->after)
+        (void)hooks->after(hooks->data, false);
+    rests = false;
+}
+
 static enum cfi_woken sleep_between_hooks(enum cfi_woken (*wait)(cfi_u32 *, uint32_t, int64_t),
                                           cfi_u32 *word, uint32_t expected, int64_t deadline)
 {
-    const struct cfi_sleep_hooks *h = hooks;
+    const struct cfi_sleep_hooks *h = rests ? NULL : hooks;
     if (h && h->before)
         h->before(h->data);
     enum cfi_woken woken = wait(word, expected, deadline);

@@ -33,6 +33,11 @@ struct cfi_sleep_hooks {
 };
 const struct cfi_sleep_hooks **cfi_sleep_hooks(void); /* this thread's slot */
 
+/* For a thread that looks for work a while before it sleeps: the hooks stand around all of it, and
+ * not around the sleeps in it. */
+void cfi_rest_begin(void);
+void cfi_rest_end(void);
+
 /* cfi_futex_wait between the thread's hooks.  CFI_SIGNALLED only when after() said stop: without
  * hooks a signal is a spurious wake-up. */
 enum cfi_woken cfi_sleep(cfi_u32 *word, uint32_t expected, int64_t deadline);

@@ -333,10 +333,14 @@ static bool sleep_until_next(struct worker *w)
 static bool wait_for_next(struct worker *w)
 {
     end_of_work(w);
-    if (spin(w))
-        return true;
-    fflush(stdout); /* it may be long until there is more of it */
-    return sleep_until_next(w);
+    cfi_rest_begin();
+    bool goes_on = spin(w);
+    if (!goes_on) {
+        fflush(stdout); /* it may be long until there is more of it */
+        goes_on = sleep_until_next(w);
+    }
+    cfi_rest_end();
+    return goes_on;
 }
 
 /* An unfit worker stays until the parent has heard why: then that closes the channel or says quit. */

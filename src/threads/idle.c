@@ -42,6 +42,11 @@ bool cfi_idle_begin_search(struct cfi_pool *pool)
     return false;
 }
 
+void cfi_idle_count_search(struct cfi_pool *pool)
+{
+    (void)cfi_add_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
+}
+
 void cfi_idle_end_search(struct cfi_pool *pool)
 {
     uint64_t before = cfi_sub_seq_cst(&pool->idle.word, (uint64_t)CFI_ONE_SEARCHER);
@@ -87,7 +92,7 @@ static bool is_covered(struct cfi_pool *pool)
 /* Nobody sleeps: starts one more.  Counting a searcher elects us as the only one who does. */
 static void start_one(struct cfi_pool *pool)
 {
-    if (cfi_load_relaxed(&pool->started) >= pool->options.max_workers || is_covered(pool) ||
+    if (cfi_load_relaxed(&pool->started) >= pool->startable || is_covered(pool) ||
         !cfi_idle_begin_search(pool))
         return;
     bool parked_meanwhile = cfi_idle_top(cfi_load_relaxed(&pool->idle.word)) != 0;

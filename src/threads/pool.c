@@ -141,6 +141,29 @@ static CFI_COLD cf_status start_first(struct cfi_pool *pool)
     return CF_OK;
 }
 
+/* The next one has the next number, so this one has to come first. */
+static void wait_for_worker(struct cfi_pool *pool, unsigned number)
+{
+    for (;;) {
+        uint32_t event = cfi_load_seq_cst(&pool->start_event);
+        if (cfi_load_acquire(&pool->started) > number) /* pairs with its coming */
+            return;
+        (void)cfi_sleep(&pool->start_event, event, CFI_NEVER);
+    }
+}
+
+static int start_on_request(struct cfi_pool *pool)
+{
+    unsigned number = cfi_load_acquire(&pool->started);
+    cfi_idle_count_search(pool);
+    int error = cfi_pool_start_worker(pool);
+    if (error == 0)
+        wait_for_worker(pool, number);
+    else
+        cfi_idle_end_search(pool);
+    return error;
+}
+
 /* ---- a bounded pool's room ---- */
 
 static CFI_COLD cf_status refused(struct cfi_pool *pool, cf_status why)
@@ -550,6 +573,7 @@ static struct cfi_pool *pool_new(const cf_thread_pool_options *o, const cf_host 
     memset(pool, 0, size);
     pool->options = *o;
     pool->host = *host;
+    pool->startable = host->on_request ? 1 : o->max_workers;
     pool->lane_mask = lanes - 1;
     pool->name = strdup(o->name ? o->name : "cfutures");
     pool->workers = calloc(o->max_workers, sizeof *pool->workers);
@@ -582,6 +606,23 @@ cf_status cf_thread_pool_new(const cf_thread_pool_options *options, cf_executor 
         return cfi_fail_fixed(CF_NOMEM, "cf_thread_pool_new: out of memory");
     *ret = &pool->executor;
     return CF_OK;
+}
+
+cf_status cf_thread_pool_start_worker(cf_executor *executor)
+{
+    if (!executor || executor->pool != &pool_ops)
+        return cfi_fail(CF_INVALID, "cf_thread_pool_start_worker: executor is not a thread pool");
+    struct cfi_pool *pool = executor->self;
+    bool requested = false;
+    if (!pool->host.on_request)
+        return cfi_fail(CF_INVALID, "cf_thread_pool_start_worker: the host says nothing of it");
+    if (cfi_load_relaxed(&pool->started) >= pool->options.max_workers)
+        return cfi_fail_fixed(CF_FULL, "the pool has all its workers");
+    if (!cfi_cas_seq_cst(&pool->requested, &requested, true))
+        return CF_OK;
+    int error = start_on_request(pool);
+    cfi_store_release(&pool->requested, false); /* pairs with the swap above */
+    return error == 0 ? CF_OK : cfi_fail_system(error, "the pool cannot start a thread");
 }
 
 unsigned cf_cpu_count(void)

@@ -48,6 +48,7 @@ struct cfi_pool {
     cf_host host;
     char *name;
     unsigned lane_mask;
+    unsigned startable; /* workers that the pool may start by itself */
     /* Read by everyone at every task, written rarely: */
     _Alignas(CFI_CACHE_LINE) cfi_u32 mode;
     cfi_bool closed;
@@ -63,6 +64,7 @@ struct cfi_pool {
     cfi_u32 start_event;    /* changes when the first worker has come, or could not; a futex */
     cfi_i64 start_again_at; /* no new thread before, since the last attempt failed; 0: it did not */
     int start_error;        /* with which */
+    cfi_bool requested;     /* one is being started on request */
     struct cf_worker *unborn; /* those whose thread could not be started */
     cfi_u32 joined;
     cfi_u32 initializing; /* workers in the user's initializer; each takes a task afterwards */
@@ -108,6 +110,7 @@ static inline int64_t cfi_place_mark(uint64_t place)
 
 /* ---- idle.c ---- */
 bool cfi_idle_begin_search(struct cfi_pool *pool); /* false: somebody is searching already */
+void cfi_idle_count_search(struct cfi_pool *pool); /* one more, whoever else searches */
 /* No longer searching; the last one sees to it that what else there is to do gets a worker. */
 void cfi_idle_end_search(struct cfi_pool *pool);
 /* Puts the worker on the stack of sleepers, ending its search.  It parks next. */
@@ -122,7 +125,7 @@ static inline void cfi_pool_kick(struct cfi_pool *pool, struct cfi_lane *lane)
 {
     uint64_t word = cfi_load_relaxed(&pool->idle.word);
     bool sleeper = cfi_idle_top(word) != 0;
-    bool room = cfi_load_relaxed(&pool->started) < pool->options.max_workers;
+    bool room = cfi_load_relaxed(&pool->started) < pool->startable;
     if (CFI_UNLIKELY(cfi_idle_searching(word) == 0 && (sleeper || room)))
         cfi_pool_kick_slow(pool, lane);
 }

@@ -289,6 +289,7 @@ static bool must_not_run(struct cf_worker *w)
 static void search_or_park(struct cf_worker *w)
 {
     w->measured_at = 0; /* idle time is no cost of tasks */
+    cfi_rest_begin();
     if (!w->searching && cfi_idle_begin_search(w->pool)) {
         w->searching = true;
         return;
@@ -314,6 +315,7 @@ static void work(struct cf_worker *w)
         cf_future *f = w->searching ? search(w) : find(w);
         if (f) {
             stop_searching(w);
+            cfi_rest_end();
             w->begun++;
             cfi_worker_run_task(w, f);
         } else if (!closed) {
@@ -325,6 +327,7 @@ static void work(struct cf_worker *w)
         }
     }
     stop_searching(w);
+    cfi_rest_end();
 }
 
 /* ---- the thread ---- */
@@ -361,7 +364,7 @@ static void enter(struct cf_worker *w)
     /* By us, not by who starts us: whoever waits for our end must know of us. */
     cfi_store_release(&w->pool->started, w->number + 1);
     w->searching = true; /* whoever started us counted us so */
-    if (w->number == 0)
+    if (w->number == 0 || w->pool->host.on_request)
         cfi_pool_tell_start(w->pool);
 }
 
