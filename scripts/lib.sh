@@ -25,6 +25,16 @@ need_build_tools() {
     need libturbojpeg0-dev pkg-config --exists libturbojpeg
 }
 
+# need_headers PYTHON: what extensions for it are compiled with, where that is a package of the distribution
+need_headers() {
+    case $1 in
+    /usr/bin/python3*)
+        need "$(basename "$1")-dev" "$1" -c \
+            'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
+        ;;
+    esac
+}
+
 # Prints what stands before a command that is to run as root; fails where nothing would help.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
