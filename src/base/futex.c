@@ -87,33 +87,44 @@ const struct cfi_sleep_hooks **cfi_sleep_hooks(void)
     return &hooks;
 }
 
+static void before_sleep(void)
+{
+    if (hooks && hooks->before)
+        hooks->before(hooks->data);
+}
+
+static bool after_sleep(bool signalled)
+{
+    return !hooks || !hooks->after || hooks->after(hooks->data, signalled);
+}
+
 void cfi_rest_begin(void)
 {
-    if (!rests && hooks && hooks->before)
-        hooks->before(hooks->data);
+    if (!rests)
+        before_sleep();
     rests = true;
 }
 
-/* What a signal means is for waits to ask, not for those who look for work. */
 void cfi_rest_end(void)
 {
-    if (rests && hooks && hooks->after)
-        (void)hooks->after(hooks->data, false);
+    if (rests)
+        (void)after_sleep(false);
     rests = false;
 }
 
 static enum cfi_woken sleep_between_hooks(enum cfi_woken (*wait)(cfi_u32 *, uint32_t, int64_t),
                                           cfi_u32 *word, uint32_t expected, int64_t deadline)
 {
-    const struct cfi_sleep_hooks *h = rests ? NULL : hooks;
-    if (h && h->before)
-        h->before(h->data);
+    bool rested = rests;
+    cfi_rest_begin();
     enum cfi_woken woken = wait(word, expected, deadline);
-    bool go_on = true;
-    if (h && h->after)
-        go_on = h->after(h->data, woken == CFI_SIGNALLED);
-    if (!go_on)
+    if (rested && woken != CFI_SIGNALLED)
+        return woken;
+    rests = false;
+    if (!after_sleep(woken == CFI_SIGNALLED))
         return CFI_SIGNALLED;
+    if (rested)
+        cfi_rest_begin();
     return woken == CFI_SIGNALLED ? CFI_WOKEN : woken;
 }
 

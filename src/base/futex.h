@@ -33,8 +33,8 @@ struct cfi_sleep_hooks {
 };
 const struct cfi_sleep_hooks **cfi_sleep_hooks(void); /* this thread's slot */
 
-/* For a thread that looks for work a while before it sleeps: the hooks stand around all of it, and
- * not around the sleeps in it. */
+/* For a thread that looks a while before it sleeps: the hooks stand around all of it, and not around
+ * each sleep in it.  A veto ends the rest. */
 void cfi_rest_begin(void);
 void cfi_rest_end(void);
 

@@ -13,13 +13,15 @@ static bool spin_for_token(struct cfi_parker *parker)
 cf_status cfi_park_in_graph(struct cfi_parker *parker, const struct cfi_wait *wait,
                             int64_t deadline)
 {
-    if (spin_for_token(parker))
-        return cfi_park(parker, CFI_NEVER) == CFI_WOKEN ? CF_OK : CF_INTERRUPTED;
-    cf_status s = cfi_wait_begin(wait);
+    cfi_rest_begin();
+    bool has_token = spin_for_token(parker);
+    cf_status s = has_token ? CF_OK : cfi_wait_begin(wait);
+    enum cfi_woken woken = s == CF_OK ? cfi_park(parker, deadline) : CFI_WOKEN;
+    if (!has_token && s == CF_OK)
+        cfi_wait_end();
+    cfi_rest_end();
     if (s != CF_OK)
         return s;
-    enum cfi_woken woken = cfi_park(parker, deadline);
-    cfi_wait_end();
     return woken == CFI_WOKEN ? CF_OK : cfi_fail_woken(woken, "the futures were not done in time");
 }
 

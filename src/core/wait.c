@@ -179,13 +179,8 @@ static cf_status sleep_until_done(cf_future *f, int64_t deadline)
     return CF_OK;
 }
 
-cf_status cfi_await(cf_future *f, int64_t timeout_ns)
+static cf_status await_until(cf_future *f, int64_t deadline)
 {
-    if (f->generation != cfi_generation())
-        return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
-    if (timeout_ns <= 0)
-        return cf_future_done(f) ? CF_OK : timed_out();
-    int64_t deadline = cfi_deadline(timeout_ns);
     if (spin(f, deadline))
         return CF_OK;
     const struct cfi_wait wait = { .futures = &f, .count = 1, .bounded = deadline != CFI_NEVER };
@@ -194,6 +189,19 @@ cf_status cfi_await(cf_future *f, int64_t timeout_ns)
         return s;
     s = sleep_until_done(f, deadline);
     cfi_wait_end();
+    return s;
+}
+
+cf_status cfi_await(cf_future *f, int64_t timeout_ns)
+{
+    if (f->generation != cfi_generation())
+        return cfi_fail_fixed(CF_SHUTDOWN, "the future belongs to the process before a fork");
+    if (timeout_ns <= 0 || cfi_future_is_done(f))
+        return cf_future_done(f) ? CF_OK : timed_out();
+    if (!cfi_is_waited_for()) /* else it helps before it rests */
+        cfi_rest_begin();
+    cf_status s = await_until(f, cfi_deadline(timeout_ns));
+    cfi_rest_end();
     return s;
 }
 
