@@ -105,11 +105,11 @@ void cfi_rest_begin(void)
     rests = true;
 }
 
-void cfi_rest_end(void)
+bool cfi_rest_end(void)
 {
-    if (rests)
-        (void)after_sleep(false);
+    bool rested = rests;
     rests = false;
+    return !rested || after_sleep(false);
 }
 
 static enum cfi_woken sleep_between_hooks(enum cfi_woken (*wait)(cfi_u32 *, uint32_t, int64_t),

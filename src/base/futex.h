@@ -34,9 +34,9 @@ struct cfi_sleep_hooks {
 const struct cfi_sleep_hooks **cfi_sleep_hooks(void); /* this thread's slot */
 
 /* For a thread that looks a while before it sleeps: the hooks stand around all of it, and not around
- * each sleep in it.  A veto ends the rest. */
+ * each sleep in it.  false: after() said stop. */
 void cfi_rest_begin(void);
-void cfi_rest_end(void);
+bool cfi_rest_end(void);
 
 /* cfi_futex_wait between the thread's hooks.  CFI_SIGNALLED only when after() said stop: without
  * hooks a signal is a spurious wake-up. */

@@ -19,7 +19,8 @@ cf_status cfi_park_in_graph(struct cfi_parker *parker, const struct cfi_wait *wa
     enum cfi_woken woken = s == CF_OK ? cfi_park(parker, deadline) : CFI_WOKEN;
     if (!has_token && s == CF_OK)
         cfi_wait_end();
-    cfi_rest_end();
+    if (!cfi_rest_end() && woken == CFI_TIMED_OUT)
+        woken = CFI_SIGNALLED;
     if (s != CF_OK)
         return s;
     return woken == CFI_WOKEN ? CF_OK : cfi_fail_woken(woken, "the futures were not done in time");

@@ -201,8 +201,8 @@ cf_status cfi_await(cf_future *f, int64_t timeout_ns)
     if (!cfi_is_waited_for()) /* else it helps before it rests */
         cfi_rest_begin();
     cf_status s = await_until(f, cfi_deadline(timeout_ns));
-    cfi_rest_end();
-    return s;
+    bool goes_on = cfi_rest_end();
+    return s == CF_TIMEOUT && !goes_on ? cfi_fail_woken(CFI_SIGNALLED, "") : s;
 }
 
 /* ---- hooks ---- */

@@ -339,7 +339,7 @@ static bool wait_for_next(struct worker *w)
         fflush(stdout); /* it may be long until there is more of it */
         goes_on = sleep_until_next(w);
     }
-    cfi_rest_end();
+    (void)cfi_rest_end();
     return goes_on;
 }
 

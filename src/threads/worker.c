@@ -315,7 +315,7 @@ static void work(struct cf_worker *w)
         cf_future *f = w->searching ? search(w) : find(w);
         if (f) {
             stop_searching(w);
-            cfi_rest_end();
+            (void)cfi_rest_end();
             w->begun++;
             cfi_worker_run_task(w, f);
         } else if (!closed) {
@@ -327,7 +327,7 @@ static void work(struct cf_worker *w)
         }
     }
     stop_searching(w);
-    cfi_rest_end();
+    (void)cfi_rest_end();
 }
 
 /* ---- the thread ---- */
