@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: MIT
+from ._base import ALL_COMPLETED as ALL_COMPLETED
+from ._base import FIRST_COMPLETED as FIRST_COMPLETED
+from ._base import FIRST_EXCEPTION as FIRST_EXCEPTION
+from ._base import BrokenExecutor as BrokenExecutor
+from ._base import CancelledError as CancelledError
+from ._base import DeadlockError as DeadlockError
+from ._base import Executor as Executor
+from ._base import Future as Future
+from ._base import InvalidStateError as InvalidStateError
+from ._base import QueueFull as QueueFull
+from ._base import TaskStopped as TaskStopped
+from ._base import TimeoutError as TimeoutError
+from ._base import as_completed as as_completed
+from ._base import cpu_count as cpu_count
+from ._base import wait as wait
+from .install import install as install
+from .process import ProcessPoolExecutor as ProcessPoolExecutor
+from .process import WorkerDied as WorkerDied
+from .thread import ThreadPoolExecutor as ThreadPoolExecutor
