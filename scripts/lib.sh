@@ -5,6 +5,8 @@
 cd "$(dirname "$0")/.." || exit
 jobs=$(nproc 2>/dev/null || echo 2)
 missing=
+# The distribution's own, for which the packages below are, unless another is asked for.
+python=${PYTHON:-/usr/bin/python3}
 
 say() { printf '== %s\n' "$*"; }
 
@@ -25,11 +27,21 @@ need_build_tools() {
     need libturbojpeg0-dev pkg-config --exists libturbojpeg
 }
 
-# need_headers PYTHON: what extensions for it are compiled with, where that is a package of the distribution
-need_headers() {
-    case $1 in
+# need_module PACKAGE MODULE, for the distribution's Python: another has what it has
+need_module() {
+    case $python in
     /usr/bin/python3*)
-        need "$(basename "$1")-dev" "$1" -c \
+        need "$1" "$python" -c "import importlib.util, sys; sys.exit(not importlib.util.find_spec('$2'))"
+        ;;
+    esac
+}
+
+# What an extension for this Python takes.
+need_python() {
+    case $python in
+    /usr/bin/python3*)
+        need python3 "$python" --version
+        need "$(basename "$python")-dev" "$python" -c \
             'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")'
         ;;
     esac
