@@ -21,7 +21,7 @@ def compiler(build):
     return f"{version.stdout.splitlines()[0]}, {flags}"
 
 
-def describe(build):
+def describe(compiler):
     usable, present = len(os.sched_getaffinity(0)), os.cpu_count()
     memory_kib = int(first_match(r"^MemTotal:\s+(\d+)", "/proc/meminfo"))
     return {
@@ -29,7 +29,7 @@ def describe(build):
         "Cores": f"{usable} usable of {present}",
         "Memory": f"{memory_kib / 2**20:.0f} GiB",
         "Kernel": f"{platform.system()} {platform.release()}",
-        "Compiler": compiler(build),
+        "Compiler": compiler,
         "Date": time.strftime("%Y-%m-%d %H:%M", time.gmtime()) + " UTC",
         "Load before": f"{os.getloadavg()[0]:.2f}",
     }

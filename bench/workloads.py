@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import machine
+
 ALWAYS = 10**6
 BASE = "cfutures"  # who is compared with all others
 
@@ -41,7 +43,7 @@ class Part:
 
     name: str
     title: str
-    target: str  # what CMake builds
+    target: str | None  # what CMake builds
     prefix: str  # of the programs' names
     packages: dict  # each peer, and what Debian calls the packages that it needs
     workloads: list
@@ -56,8 +58,21 @@ class Part:
     def groups(self):
         return list(dict.fromkeys(workload.group for workload in self.workloads))
 
+    def ready(self, options):
+        """The part as it is to be with these options."""
+        return self
+
+    def build(self, directory):
+        """What remains when CMake has built the target."""
+
+    def compiler(self, directory):
+        return machine.compiler(directory)
+
     def program(self, build, peer):
         return build / "bench" / (self.prefix + peer.replace("-", "_"))
+
+    def has(self, build, peer):
+        return self.program(build, peer).exists()
 
     def version_command(self, build, peer):
         return [self.program(build, peer), "version"]

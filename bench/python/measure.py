@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+"""One measurement.  usage: measure.py PEER WORKLOAD[:PARAMETER...] WORKERS N, or PEER version
+
+WORKLOAD names a function: threads.submit is thread_work.submit.  bench/run starts this."""
+
+import importlib
+import platform
+import sys
+
+PEERS = {
+    "cfutures": "cfutures",
+    "standard": "concurrent.futures",
+    "hand-made": "peers.hand_made",
+    "multiprocessing": "peers.multiprocessing_pools",
+    "loky": "peers.loky_pool",
+    "dask": "peers.dask_pools",
+}
+
+
+def version(peer):
+    """What the peer is; an error where it cannot be imported."""
+    pools = importlib.import_module(PEERS[peer])
+    own = f"{peer} {pools.__version__}" if hasattr(pools, "__version__") else None
+    print(getattr(pools, "VERSION", own) or f"Python {platform.python_version()}")
+
+
+def main():
+    if sys.argv[2:] == ["version"]:
+        return version(sys.argv[1])
+    peer, ask, workers, n = sys.argv[1:]
+    name, *parameters = ask.split(":")
+    kind, _, function = name.partition(".")
+    workloads = importlib.import_module({"threads": "thread_work", "processes": "process_work"}[kind])
+    pools = importlib.import_module(PEERS[peer])
+    figures = getattr(workloads, function)(pools, int(workers), int(n), *parameters)
+    print(peer, ask, workers, n, *(f"{key}={value:.6g}" for key, value in figures.items()))
+
+
+if __name__ == "__main__":
+    main()
