@@ -221,10 +221,10 @@ def resident():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def asleep(thread_id):
-    """Whether a thread of this process sleeps, and has slept for a while."""
+def asleep(thread_id, process="self"):
+    """Whether a thread of this or another process sleeps, and has slept for a while."""
     def state():
-        directory = pathlib.Path(f"/proc/self/task/{thread_id}")
+        directory = pathlib.Path(f"/proc/{process}/task/{thread_id}")
         stat = (directory / "stat").read_text().rpartition(")")[2].split()[0]
         status = (directory / "status").read_text()
         switches = [line for line in status.splitlines() if "ctxt_switches" in line]
@@ -232,6 +232,11 @@ def asleep(thread_id):
     before = state()
     time.sleep(0.05)
     return before[0] == "S" and state() == before
+
+
+def wait_for_file(path):
+    """A task that ends when a file is there."""
+    return until(lambda: os.path.exists(path), LIMIT)
 
 
 class Interrupt:
