@@ -7,7 +7,7 @@ set -eu
 for program in clang-format-14 clang-format; do
     if "$program" --version 2>/dev/null | grep -q 'version 14\.'; then
         cd "$1"
-        find src tests examples bench -name '*.[ch]' -exec "$program" --dry-run --Werror {} +
+        find src tests examples bench python -name '*.[ch]' -exec "$program" --dry-run --Werror {} +
         exit
     fi
 done

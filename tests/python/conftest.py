@@ -15,7 +15,7 @@ def pytest_report_header():
 
 
 def children():
-    """The processes that this one has started, those apart that multiprocessing keeps for itself."""
+    """The processes that this one has started, but for those that multiprocessing keeps."""
     found = set()
     for task in pathlib.Path("/proc/self/task").iterdir():
         try:
