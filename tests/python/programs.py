@@ -27,7 +27,7 @@ else:
 """,
 }
 
-# Imported when an interpreter starts; notes whose executors are made, "cfutures ThreadPoolExecutor".
+# Imported at the start of an interpreter; notes whose executors are made, line by line.
 WITNESS = """\
 import concurrent.futures, functools, os
 import cfutures

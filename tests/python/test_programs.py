@@ -87,7 +87,8 @@ def test_compileall(comparison):
             path.relative_to(place): marshal.loads(path.read_bytes()[16:])
             for path in place.rglob("*.pyc")}
 
-    lines, compiled = comparison.check(["-m", "compileall", "-j", "2", "email"], {PROCESSES}, result)
+    lines, compiled = comparison.check(["-m", "compileall", "-j", "2", "email"], {PROCESSES},
+                                       result)
     assert len(compiled) == len(list((comparison.place(PLAIN) / "email").rglob("*.py"))) > 20
     assert len([line for line in lines if line.startswith("Compiling")]) == len(compiled)
 
