@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Runs each program of examples/python, and looks at what it says: outcomes, not times."""
 import concurrent.futures
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
 from programs import Run
-from support import STANDARD, ours
+from support import STANDARD, long, ours
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "examples" / "python"
 ARGUMENTS = {
@@ -56,6 +59,18 @@ def pattern(lines, *patterns):
 def test_every_example_has_a_test():
     tests = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
     assert {name.partition("_")[2] for name in NAMES} <= tests
+
+
+@long
+@ours
+@pytest.mark.timeout(200)
+def test_tour(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHON", sys.executable)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    tour = subprocess.run([EXAMPLES / "tour.sh"], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=180)
+    assert tour.returncode == 0 and "examples ran" in tour.stdout.splitlines()[-1], tour
+    assert "Traceback" not in tour.stdout + tour.stderr
 
 
 def test_submit(said):
