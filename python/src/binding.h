@@ -20,21 +20,26 @@
 #include <cfutures.h>
 #include <cfutures/provider.h>
 
+/* Functions in the tables of a type or module. */
+#define CFPY_SLOT(fn)   (void *)(uintptr_t)(fn)
+#define CFPY_METHOD(fn) (PyCFunction)(void (*)(void))(fn)
+
 /* ---- module.c ---- */
 
 /* What the package's Python files register with configure(), by these names. */
 #define CFPY_REGISTERED(X)                                                                         \
-    X(Future)            /* the class of the futures that pools make                      */      \
-    X(CancelledError)    /* the standard's                                                */      \
-    X(InvalidStateError) /* likewise                                                      */      \
-    X(DoneAndNotDone)    /* likewise: what wait() returns                                 */      \
-    X(DeadlockError)     /* (message)                                                     */      \
-    X(QueueFull)         /* (message)                                                     */      \
-    X(failure)           /* (origin, status, message, pid, signal, exitcode, oom) -> exception */ \
-    X(log)               /* (critical, message, *args), with the exception that is being handled */ \
-    X(tell_waiters)      /* (future, waiters) of the standard's wait()                    */      \
-    X(Waiters)           /* (future): the list of those                                   */      \
-    X(Condition)         /* (future): what a future answers for _condition                */
+    X(Future)            /* the class of the futures that pools make                      */       \
+    X(CancelledError)    /* the standard's                                                */       \
+    X(InvalidStateError) /* likewise                                                      */       \
+    X(DoneAndNotDone)    /* likewise: what wait() returns                                 */       \
+    X(DeadlockError)     /* (message)                                                     */       \
+    X(QueueFull)         /* (message)                                                     */       \
+    X(failure)           /* (origin, status, message, pid, signal, exitcode, oom) -> exception */  \
+    X(log)          /* (critical, message, *args), with the exception that is being handled */     \
+    X(as_completed) /* the standard's                                                */            \
+    X(tell_waiters) /* (future, waiters) of the standard's wait()                    */            \
+    X(Waiters)      /* (future): the list of those                                   */            \
+    X(Condition)    /* (future): what a future answers for _condition                */
 
 struct cfpy_module {
 #define X(name) PyObject *name;
@@ -92,7 +97,14 @@ static inline void cfpy_wait_end(const cf_wait_hooks *former)
 enum cfpy_origin { CFPY_BARE, CFPY_THREADS, CFPY_PROCESSES };
 enum cfpy_kind { CFPY_NOTHING, CFPY_RESULT, CFPY_EXCEPTION };
 /* What somebody has assigned to _state; it is brought about by the next call that asks. */
-enum cfpy_manual { CFPY_AS_IS, CFPY_PENDING, CFPY_RUNNING, CFPY_CANCELLED, CFPY_NOTIFIED, CFPY_FINISHED };
+enum cfpy_manual {
+    CFPY_AS_IS,
+    CFPY_PENDING,
+    CFPY_RUNNING,
+    CFPY_CANCELLED,
+    CFPY_NOTIFIED,
+    CFPY_FINISHED
+};
 
 typedef struct {
     PyObject_HEAD

@@ -19,7 +19,8 @@
 
 enum { TURNS = 400 };
 
-static atomic_uint releases; /* how often some thread has let go in here: a hint, nothing depends on it */
+static atomic_uint
+    releases; /* how often some thread has let go in here: a hint, nothing depends on it */
 static int turns;
 
 static _Thread_local struct {

@@ -45,8 +45,9 @@ PyObject *cfpy_raise_last(struct cfpy_module *m, int origin)
 void cfpy_log(struct cfpy_module *m, bool critical, const char *message, PyObject *about)
 {
     PyObject *exception = cfpy_fetch_exception();
-    PyObject *done = about ? PyObject_CallFunction(m->log, "OisO", exception, critical, message, about)
-                           : PyObject_CallFunction(m->log, "Ois", exception, critical, message);
+    PyObject *done =
+        about ? PyObject_CallFunction(m->log, "OisO", exception, critical, message, about)
+              : PyObject_CallFunction(m->log, "Ois", exception, critical, message);
     if (!done)
         PyErr_WriteUnraisable(about);
     Py_XDECREF(done);
@@ -94,14 +95,15 @@ static PyObject *cpu_count(PyObject *module, PyObject *unused)
     return PyLong_FromUnsignedLong(cf_cpu_count());
 }
 
-PyDoc_STRVAR(cpu_count_doc,
-             "cpu_count($module, /)\n--\n\nHow many CPUs this process may use: by its affinity, and "
-             "by the CPU quota of its cgroups,\nrounded up.");
+PyDoc_STRVAR(
+    cpu_count_doc,
+    "cpu_count($module, /)\n--\n\nHow many CPUs this process may use: by its affinity, and "
+    "by the CPU quota of its cgroups,\nrounded up.");
 
 static PyMethodDef functions[] = {
-    { "configure", (PyCFunction)(void (*)(void))configure, METH_VARARGS | METH_KEYWORDS, NULL },
+    { "configure", CFPY_METHOD(configure), METH_VARARGS | METH_KEYWORDS, NULL },
     { "cpu_count", cpu_count, METH_NOARGS, cpu_count_doc },
-    { "wait", (PyCFunction)(void (*)(void))cfpy_wait, METH_FASTCALL, NULL },
+    { "wait", CFPY_METHOD(cfpy_wait), METH_FASTCALL, NULL },
     { NULL, NULL, 0, NULL },
 };
 
@@ -161,7 +163,7 @@ static void module_free(void *module)
 }
 
 static PyModuleDef_Slot slots[] = {
-    { Py_mod_exec, (void *)(uintptr_t)module_exec },
+    { Py_mod_exec, CFPY_SLOT(module_exec) },
 #if PY_VERSION_HEX >= 0x030C0000
     { Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED },
 #endif
