@@ -537,11 +537,10 @@ static PyObject *future_repr(PyObject *op)
     PyObject *text = NULL;
     bool ended = strcmp(state, "FINISHED") == 0;
     if (class && (!ended || make_value(self) == 0))
-        text = !ended
-                   ? PyUnicode_FromFormat("<%U at %#zx state=%s>", class, (size_t)op, shown)
-                   : PyUnicode_FromFormat("<%U at %#zx state=%s %s %s>", class, (size_t)op, shown,
-                                          self->kind == CFPY_RESULT ? "returned" : "raised",
-                                          Py_TYPE(self->value)->tp_name);
+        text = !ended ? PyUnicode_FromFormat("<%U at %p state=%s>", class, (void *)op, shown)
+                      : PyUnicode_FromFormat("<%U at %p state=%s %s %s>", class, (void *)op, shown,
+                                             self->kind == CFPY_RESULT ? "returned" : "raised",
+                                             Py_TYPE(self->value)->tp_name);
     Py_XDECREF(class);
     return text;
 }

@@ -24,6 +24,7 @@ struct core {
     cf_host host;
     Py_ssize_t pending, running, threads; /* calls that wait, calls that run, threads that live */
     Py_ssize_t max_workers;
+    bool broken; /* an initializer has failed */
 };
 
 typedef struct {
@@ -332,6 +333,7 @@ static int initialize(void *data)
     cfpy_hold();
     PyObject *result = PyObject_CallObject(core->initializer, core->initargs);
     if (!result) {
+        core->broken = true;
         cfpy_log(core->module, true, "Exception in initializer:", NULL);
         return cf_raise(1, "A thread initializer failed, the thread pool is not usable anymore");
     }
@@ -502,6 +504,13 @@ static PyObject *get_idle(PyObject *op, void *unused)
     return PyLong_FromSsize_t(core ? core->threads - core->running : 0);
 }
 
+static PyObject *get_broken(PyObject *op, void *unused)
+{
+    (void)unused;
+    struct core *core = ((pool_object *)op)->core;
+    return PyBool_FromLong(core && core->broken);
+}
+
 static PyMethodDef pool_methods[] = {
     { "submit", CFPY_METHOD(pool_submit), METH_FASTCALL | METH_KEYWORDS, submit_doc },
     { "_submit_with", pool_submit_with, METH_VARARGS, NULL },
@@ -514,6 +523,7 @@ static PyMethodDef pool_methods[] = {
 static PyGetSetDef pool_attributes[] = {
     { "_pending", get_pending, NULL, NULL, NULL },
     { "_idle", get_idle, NULL, NULL, NULL },
+    { "_is_broken", get_broken, NULL, NULL, NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 
