@@ -3,11 +3,12 @@
 #
 # A tour of the Python package for newcomers: runs a choice of the examples, about a minute of them, with
 # a line about each, and ends with a table of the same programs on the standard module.
-# usage: [PYTHON=python3] [PYTHONPATH=DIRECTORY] tour.sh      (the directory where cfutures is, if it is
-#                                                             not installed)
+# usage: [PYTHONPATH=DIRECTORY] tour.sh [PYTHON]
+#        DIRECTORY is where the package is, if it is not installed; PYTHON the interpreter, else $PYTHON,
+#        else python3
 
 set -u
-python=${PYTHON:-python3}
+python=${1:-${PYTHON:-python3}}
 examples=$(cd "$(dirname "$0")" && pwd) || exit 2
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
