@@ -53,17 +53,20 @@ def _run_command(command: str, *arguments: str) -> None:
 
 def _run_input(*arguments: str) -> None:
     name = "<stdin>"
-    module = _become(["-", *arguments], "", __loader__=BuiltinImporter, __file__=name)
+    module = _become(["-", *arguments], "",
+                     __loader__=BuiltinImporter, __file__=name, __cached__=None)
     exec(compile(sys.stdin.buffer.read(), name, "exec"), module)
 
 
 def _run_directory(path: str, *arguments: str) -> None:
-    _become([path, *arguments], os.path.abspath(path))
+    _become([path, *arguments])
+    replaced = 0 if sys.flags.safe_path else 1
+    sys.path[:replaced] = [os.path.join(os.getcwd(), path)]
     runpy._run_module_as_main("__main__", alter_argv=False)
 
 
 def _run_script(path: str, *arguments: str) -> None:
-    file = os.path.abspath(path)
+    file = os.path.join(os.getcwd(), path)
     kind = SourcelessFileLoader if path.endswith(".pyc") else SourceFileLoader
     loader = kind("__main__", file)
     try:

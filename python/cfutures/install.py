@@ -13,9 +13,7 @@ import sys
 from multiprocessing import util
 
 _STANDARD = "concurrent.futures"
-_PARTS = ["_base", "thread", "process"]
-if sys.version_info >= (3, 14):
-    _PARTS.append("interpreter")
+_PARTS = "_base", "thread", "process"
 
 
 def install() -> None:
