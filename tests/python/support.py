@@ -58,9 +58,11 @@ class Outcome:
 
 
 class Program:
-    """A program in a fresh interpreter, in a session of its own."""
+    """A program in a fresh interpreter, in a session of its own.
 
-    def __init__(self, source, *arguments, interpreter_options=(), environment=(), before=None):
+    `wrapper`: the words of a command that runs it."""
+
+    def __init__(self, source, *arguments, wrapper=()):
         self.directory = tempfile.TemporaryDirectory(prefix="cfutures-test-")
         self.path = pathlib.Path(self.directory.name, "program.py")
         self.path.write_text(PREAMBLE + textwrap.dedent(source))
@@ -68,14 +70,12 @@ class Program:
         self.err = open(pathlib.Path(self.directory.name, "err"), "w+")
         self.tag = uuid.uuid4().hex
         paths = [str(_HERE)] + [path for path in sys.path if path]
-        variables = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), **{_TAG: self.tag},
-                         **dict(environment))
+        variables = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), **{_TAG: self.tag})
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", *interpreter_options, str(self.path),
-             *map(str, arguments)],
+            [*wrapper, sys.executable, "-X", "faulthandler", str(self.path), *map(str, arguments)],
             stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err, env=variables,
-            start_new_session=True, preexec_fn=before)
+            start_new_session=True)
 
     def __enter__(self):
         return self

@@ -250,7 +250,7 @@ def test_no_output_is_written_twice():
                 print("once")
                 with process_pool(2, method="{method}") as pool:
                     list(pool.map(abs, range(4)))
-        """, interpreter_options=["-X", "utf8"]).out
+        """).out
         assert out == "once\n"
 
 
