@@ -245,7 +245,7 @@ static struct cfi_death *take_death(struct cfi_process_pool *pool, uint64_t tag,
 }
 
 /* A process that a host's runtime has made is not the server's: it is asked for its status, and left
- * for the runtime to reap. */
+ * for the runtime to reap.  If it is no child of ours, or was reaped, the runtime may know. */
 static int status_by_pidfd(const struct cfi_death *d)
 {
     siginfo_t info = { .si_pid = 0 };
@@ -255,12 +255,21 @@ static int status_by_pidfd(const struct cfi_death *d)
     return info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
 }
 
+static int status_by_host(const struct cfi_process_pool *pool, const struct cfi_death *d)
+{
+    int status = status_by_pidfd(d);
+    if (status == -1 && pool->host.process_status && d->pid != 0 &&
+        !pool->host.process_status(pool->host.data, (int)d->pid, &status))
+        status = -1;
+    return status;
+}
+
 void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now)
 {
     struct cfi_death *d;
     int64_t when = pool->host.start_process ? CFI_NEVER : now;
     while ((d = take_death(pool, 0, when)))
-        conclude(pool, d, status_by_pidfd(d));
+        conclude(pool, d, status_by_host(pool, d));
 }
 
 /* No process came of it: what it had been sent goes elsewhere, and this is no crash. */

@@ -24,7 +24,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MANAGER_STACK = 1024 * 1024, DEFAULT_RESTARTS = 10, MOST_RESTARTS = 1000000 };
+enum {
+    MANAGER_STACK = 1024 * 1024,
+    HOST_STACK = 8 * 1024 * 1024,
+    DEFAULT_RESTARTS = 10,
+    MOST_RESTARTS = 1000000
+};
 #define DEFAULT_WINDOW_NS INT64_C(10000000000)
 
 void cfi_finished(struct cfi_process_pool *pool, size_t count)
@@ -238,6 +243,37 @@ static cf_status pool_submit(void *self, cf_future *f)
     bool wants = pool->queued && pool->started < pool->options.max_workers;
     cfi_unlock(&pool->lock);
     return CFI_UNLIKELY(wants) ? start_if_wanted(pool, f) : CF_OK;
+}
+
+/* ---- what a host asks ---- */
+
+static bool is_hosted(const cf_executor *executor)
+{
+    return executor && executor->ops.submit == pool_submit &&
+           ((struct cfi_process_pool *)executor->self)->host.start_process;
+}
+
+cf_status cf_process_pool_start_worker(cf_executor *executor)
+{
+    if (!is_hosted(executor))
+        return cfi_fail(CF_INVALID, "cf_process_pool_start_worker: not a pool with a host");
+    struct cfi_process_pool *pool = executor->self;
+    if (cfi_executor_is_foreign(executor))
+        return cfi_fail_fixed(CF_SHUTDOWN, "the pool belongs to the process before a fork");
+    cfi_lock(&pool->lock);
+    bool closed = pool->closed, full = pool->started >= pool->options.max_workers;
+    cfi_unlock(&pool->lock);
+    if (closed)
+        return refused(pool);
+    int error = full ? 0 : cfi_start_child(pool);
+    if (error)
+        return cfi_fail_system(error, "the pool cannot start a worker process");
+    return full ? cfi_fail_fixed(CF_FULL, "the pool has all its workers") : CF_OK;
+}
+
+bool cf_process_pool_is_broken(const cf_executor *executor)
+{
+    return executor && cfi_load_acquire(&((cf_executor *)(uintptr_t)executor)->is_broken);
 }
 
 /* ---- cancelling ---- */
@@ -612,7 +648,9 @@ static cf_status start_manager(struct cfi_process_pool *pool)
         return cfi_fail_system(unwatched, "epoll_ctl: for the pool's fork server");
     cfi_executor_init(&pool->executor, &ops, pool, &pool_ops, true);
     cfi_executor_ref(&pool->executor); /* the manager's */
-    int error = cfi_thread_start(&pool->manager, cfi_manager_main, pool, MANAGER_STACK);
+    /* A host may fork on that thread, and a worker then lives on its stack. */
+    size_t stack = pool->host.start_process ? HOST_STACK : MANAGER_STACK;
+    int error = cfi_thread_start(&pool->manager, cfi_manager_main, pool, stack);
     cfi_own_thread(error ? 0
                          : 1); /* the manager runs no code of the user's: forks need not mind it */
     return error ? cfi_fail_system(error, "the pool cannot start its manager thread") : CF_OK;
