@@ -136,13 +136,8 @@ int cfpy_future_await(cfpy_future *self, int64_t timeout_ns);
 PyObject *cfpy_future_outcome(cfpy_future *self);
 PyObject *cfpy_future_result(PyObject *self, int64_t deadline); /* CLOCK_MONOTONIC, or CF_FOREVER */
 
-static inline void cfpy_future_set(cfpy_future *self, enum cfpy_kind kind, PyObject *stolen)
-{
-    PyObject *former = self->value;
-    self->value = stolen;
-    self->kind = (uint8_t)kind;
-    Py_XDECREF(former);
-}
+/* The outcome; takes over the reference. */
+void cfpy_future_set(cfpy_future *self, enum cfpy_kind kind, PyObject *stolen);
 
 /* Sets self->value of a future of a process pool that is done and was not cancelled: made from the
  * reply, or the exception that says why there is none.  -1: an exception is set (out of memory). */

@@ -60,24 +60,40 @@ static const char *state_name(cfpy_future *self)
 
 /* ---- being made, and gone ---- */
 
-static cfpy_future *alloc_as(PyTypeObject *type, enum cfpy_origin origin)
+/* For the cycle collector's sake: it walks all that it tracks again and again, so a pool's future is
+ * tracked only when it refers to something that may lead back to it. */
+static void track(cfpy_future *self)
 {
-    cfpy_future *self = (cfpy_future *)type->tp_alloc(type, 0);
-    if (self)
-        self->origin = (uint8_t)origin;
-    return self;
+    if (!PyObject_GC_IsTracked((PyObject *)self))
+        PyObject_GC_Track(self);
+}
+
+void cfpy_future_set(cfpy_future *self, enum cfpy_kind kind, PyObject *stolen)
+{
+    PyObject *former = self->value;
+    self->value = stolen;
+    self->kind = (uint8_t)kind;
+    if (stolen && PyObject_IS_GC(stolen))
+        track(self);
+    Py_XDECREF(former);
 }
 
 cfpy_future *cfpy_future_alloc(struct cfpy_module *m, enum cfpy_origin origin)
 {
-    return alloc_as((PyTypeObject *)m->Future, origin);
+    PyTypeObject *type = (PyTypeObject *)m->Future;
+    cfpy_future *self = (cfpy_future *)type->tp_alloc(type, 0);
+    if (self) {
+        PyObject_GC_UnTrack(self);
+        self->origin = (uint8_t)origin;
+    }
+    return self;
 }
 
 static PyObject *future_new(PyTypeObject *type, PyObject *args, PyObject *named)
 {
     (void)args;
     (void)named;
-    cfpy_future *self = alloc_as(type, CFPY_BARE);
+    cfpy_future *self = (cfpy_future *)type->tp_alloc(type, 0);
     if (self && cf_future_new(0, NULL, &self->future) != CF_OK) {
         Py_DECREF(self);
         return PyErr_NoMemory();
@@ -223,6 +239,7 @@ static PyObject *add_done_callback(PyObject *op, PyObject *fn)
         call_back(self, fn);
         return escaped(Py_NewRef(Py_None));
     }
+    track(self);
     if (!self->callbacks)
         self->callbacks = PyList_New(0);
     if (!self->callbacks || PyList_Append(self->callbacks, fn) != 0 || cfpy_future_hook(self) != 0)
@@ -598,6 +615,7 @@ static PyObject *get_waiters(PyObject *op, void *unused)
 {
     (void)unused;
     cfpy_future *self = (cfpy_future *)op;
+    track(self);
     if (!self->waiters)
         self->waiters = PyObject_CallOneArg(cfpy_module_of(Py_TYPE(op))->Waiters, op);
     return Py_XNewRef(self->waiters);
@@ -617,6 +635,12 @@ static int ignore(PyObject *op, PyObject *value, void *unused)
     (void)value;
     (void)unused;
     return 0;
+}
+
+static int set_attribute(PyObject *op, PyObject *name, PyObject *value)
+{
+    track((cfpy_future *)op);
+    return PyObject_GenericSetAttr(op, name, value);
 }
 
 static PyObject *apply(PyObject *op, PyObject *unused)
@@ -691,6 +715,7 @@ static PyType_Slot slots[] = {
     { Py_tp_dealloc, CFPY_SLOT(future_dealloc) },
     { Py_tp_traverse, CFPY_SLOT(future_traverse) },
     { Py_tp_clear, CFPY_SLOT(future_clear) },
+    { Py_tp_setattro, CFPY_SLOT(set_attribute) },
     { Py_tp_repr, CFPY_SLOT(future_repr) },
     { Py_tp_methods, methods },
     { Py_tp_getset, attributes },

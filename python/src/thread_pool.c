@@ -43,10 +43,10 @@ typedef struct {
 struct call {
     struct core *core;
     cfpy_future *future;
-    PyObject *fn, *names;
-    size_t count; /* of positional arguments; those of `names` come behind them */
+    PyObject *names;
+    uint32_t count; /* of positional arguments; those of `names` come behind them */
     bool begun;
-    PyObject *room; /* for the callee, as vectorcall has it */
+    PyObject *fn; /* just before the arguments: the callee may use its place a while */
     PyObject *args[];
 };
 
@@ -100,9 +100,10 @@ static int run_call(const void *arg, void *no_result)
     c->begun = true;
     c->core->pending--;
     c->core->running++;
+    PyObject *fn = c->fn; /* its place is lent */
     PyObject *value =
-        PyObject_Vectorcall(c->fn, c->args, c->count | PY_VECTORCALL_ARGUMENTS_OFFSET, c->names);
-    if (!PyFunction_Check(c->fn))
+        PyObject_Vectorcall(fn, c->args, c->count | PY_VECTORCALL_ARGUMENTS_OFFSET, c->names);
+    if (!PyFunction_Check(fn))
         let_others_in();
     c->core->running--;
     if (value)
@@ -206,7 +207,7 @@ static PyObject *submit(struct core *core, PyObject *fn, PyObject *const *args, 
         return PyErr_NoMemory();
     c->fn = fn;
     c->names = names;
-    c->count = (size_t)count;
+    c->count = (uint32_t)count;
     memcpy(c->args, args, total * sizeof *args);
     PyObject *future = submit_call(core, c, priority);
     if (c != &few.call)

@@ -267,8 +267,7 @@ static inline cf_status submit(cf_executor *ex, const cf_task *task, cf_future *
 {
     if (CFI_UNLIKELY(!is_good_task(ex, task)))
         return bad_task(ex, task);
-    bool extra = task->arg_destroy || task->result_destroy || task->run_limit_ns ||
-                 task->priority || !ex->pool;
+    bool extra = task->result_destroy || task->run_limit_ns || task->priority || !ex->pool;
     enum cfi_kind kind = task->fn ? CFI_KIND_FN : CFI_KIND_BYTES;
     if (ex->pool && ex->pool->remote) {
         cf_future *f;

@@ -41,13 +41,15 @@ struct shape {
 };
 
 /* size 0: it does not fit into memory. */
-static inline struct shape shape_of(size_t arg_size, size_t result_size, bool extra, size_t room)
+static inline struct shape shape_of(size_t arg_size, size_t result_size, bool destroy, bool extra,
+                                    size_t room)
 {
     if (CFI_LIKELY(result_size <= 8 && arg_size <= UINT8_MAX && !extra)) {
-        size_t size = CFI_ARG_NEAR + arg_size;
-        return (struct shape){ size < sizeof(cf_future) ? sizeof(cf_future) : size, CFI_ARG_NEAR,
-                               CFI_NEAR_SLOT };
+        size_t data = destroy ? CFI_ARG_FAR : CFI_ARG_NEAR, size = data + arg_size;
+        return (struct shape){ size < sizeof(cf_future) ? sizeof(cf_future) : size, data,
+                               CFI_NEAR_SLOT | (destroy ? CFI_NEAR_DESTROY : 0) };
     }
+    extra = extra || destroy;
     bool big = arg_size > UINT8_MAX || result_size > UINT16_MAX;
     size_t data = !big && !extra ? CFI_ARG_NEAR : CFI_ARG_FAR;
     if (extra)
@@ -60,7 +62,8 @@ static inline struct shape shape_of(size_t arg_size, size_t result_size, bool ex
 cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, size_t room)
 {
     size_t result_size = kind == CFI_KIND_BYTES ? sizeof(cf_bytes) : task->result_size;
-    struct shape shape = shape_of(task->arg_size, result_size, extra, room);
+    struct shape shape =
+        shape_of(task->arg_size, result_size, task->arg_destroy != NULL, extra, room);
     cf_future *f = shape.size ? cfi_block_new(shape.size) : NULL;
     if (CFI_UNLIKELY(!f))
         return NULL;
@@ -85,7 +88,9 @@ cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, 
     }
     if (task->arg_size && task->arg)
         memcpy(cfi_future_arg(f), task->arg, task->arg_size);
-    if (CFI_UNLIKELY(extra))
+    if (shape.flags & CFI_NEAR_DESTROY)
+        f->tail.near.arg_destroy = task->arg_destroy;
+    else if (CFI_UNLIKELY(extra || task->arg_destroy))
         keep_extra(f, task, room);
     if (kind == CFI_KIND_BYTES)
         *(cf_bytes *)cfi_future_slot(f) = (cf_bytes){ NULL, 0 };
@@ -369,12 +374,15 @@ void cfi_future_settle(cf_future *f, uint32_t final)
 
 void cfi_future_destroy_arg(cf_future *f)
 {
-    if (CFI_LIKELY(!(f->flags & CFI_HAS_EXTRA)))
+    if (CFI_LIKELY(!(f->flags & (CFI_HAS_EXTRA | CFI_NEAR_DESTROY))))
         return;
-    void (*arg_destroy)(void *arg) = cfi_future_extra(f)->arg_destroy;
-    cfi_future_extra(f)->arg_destroy = NULL;
+    bool near = f->flags & CFI_NEAR_DESTROY;
+    void (**at)(void *arg) = near ? &f->tail.near.arg_destroy : &cfi_future_extra(f)->arg_destroy;
+    void (*arg_destroy)(void *arg) = *at;
+    *at = NULL;
     if (arg_destroy)
-        arg_destroy((void *)(uintptr_t)cfi_future_extra(f)->task.arg);
+        arg_destroy(near ? cfi_future_arg(f)
+                         : (void *)(uintptr_t)cfi_future_extra(f)->task.arg); /* maybe in a block */
 }
 
 /* ---- asking and cancelling ---- */

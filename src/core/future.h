@@ -19,6 +19,7 @@
  * The block is one cache line for a task with up to 16 bytes of argument and 8 of result:
  *
  *     header (40) | result up to 8, else nothing (8) | argument, at 48 | result, if larger
+ *     header (40) | result up to 8 (8) | arg_destroy (8) | ... | argument at 64
  *     header (40) | both sizes, if one does not fit into 16 bits (16) | ... | argument at 64 |
  * result header (40) | as above | struct cfi_extra and a provider's room at 64 | argument | result
  *
@@ -60,13 +61,14 @@ enum cfi_kind { CFI_KIND_FN, CFI_KIND_BYTES, CFI_KIND_PROMISE };
 
 /* Flags do not change once the future is submitted. */
 enum {
-    CFI_HAS_EXTRA = 1,  /* a struct cfi_extra lies before the argument */
-    CFI_BIG = 2,        /* the sizes lie at the tail                   */
-    CFI_COUNTED = 4,    /* holds a reference on its executor           */
-    CFI_SETTABLE = 8,   /* a provider's: may be settled from outside   */
-    CFI_NOTIFIES = 16,  /* its executor wants to hear of a cancel      */
-    CFI_NEAR_SLOT = 32, /* the result lies at the tail                 */
-    CFI_REMOTE = 64     /* its task runs in another process: struct cfi_remote_ops */
+    CFI_HAS_EXTRA = 1,     /* a struct cfi_extra lies before the argument */
+    CFI_BIG = 2,           /* the sizes lie at the tail                   */
+    CFI_COUNTED = 4,       /* holds a reference on its executor           */
+    CFI_SETTABLE = 8,      /* a provider's: may be settled from outside   */
+    CFI_NOTIFIES = 16,     /* its executor wants to hear of a cancel      */
+    CFI_NEAR_SLOT = 32,    /* the result lies at the tail                 */
+    CFI_REMOTE = 64,       /* its task runs in another process: struct cfi_remote_ops */
+    CFI_NEAR_DESTROY = 128 /* arg_destroy lies at the tail, and there is no extra */
 };
 
 /* A callback or a member of a wait set: what hears of the end. */
@@ -101,8 +103,12 @@ struct cf_future {
     } at;
     union {
         unsigned char slot[8]; /* CFI_NEAR_SLOT                                          */
-        size_t sizes[2];       /* CFI_BIG: of argument and result                        */
-        struct {               /* when it failed                                         */
+        struct {
+            unsigned char slot[8];
+            void (*arg_destroy)(void *arg); /* NULL once it was called                   */
+        } near;          /* CFI_NEAR_DESTROY                                       */
+        size_t sizes[2]; /* CFI_BIG: of argument and result                        */
+        struct {         /* when it failed                                         */
             struct cfi_failure *failure; /* NULL: there was no memory                    */
             cf_status status;
             int code;
@@ -173,7 +179,7 @@ static inline bool cfi_future_is_done(const cf_future *f)
 /* ---- making (task.c) and letting go ---- */
 
 /* A pending future with one reference and a copy of the argument.  `extra` says whether the whole
- * cf_task is kept, with `room` bytes behind it.  NULL: out of memory, or the sizes overflow. */
+ * cf_task is kept, with `room` bytes behind it; else no more of it than arg_destroy.  NULL: out of memory, or the sizes overflow. */
 cf_future *cfi_future_make(enum cfi_kind kind, const cf_task *task, bool extra, size_t room);
 
 /* Gives one reference back; the last one destroys what the future owns. */

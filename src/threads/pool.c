@@ -555,11 +555,17 @@ static cf_status read_options(const cf_thread_pool_options *options, cf_thread_p
     return s;
 }
 
+/* By the CPUs of the first time: asking takes as long as starting a thread. */
 static unsigned lane_count(void)
 {
-    unsigned wanted = 2 * cfi_cpu_count(), lanes = 1;
-    while (lanes < wanted && lanes < CFI_MAX_LANES)
+    static cfi_u32 known;
+    uint32_t lanes = cfi_load_relaxed(&known);
+    if (lanes)
+        return lanes;
+    unsigned wanted = 2 * cfi_cpu_count();
+    for (lanes = 1; lanes < wanted && lanes < CFI_MAX_LANES;)
         lanes *= 2;
+    cfi_store_relaxed(&known, lanes);
     return lanes;
 }
 
