@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* The iterator of as_completed().  Begins with its first next(), as the standard's generator does. */
+/* The iterator of as_completed().  Begins with its first next(), as the standard's generator does:
+ * gives first those that are done by then, the engine then tells of the others. */
 #include "binding.h"
 
 typedef struct {
     PyObject_HEAD
     PyObject *source;  /* the futures, until it begins */
     PyObject *timeout; /* likewise */
-    PyObject *list;    /* the futures; None in the place of those that were yielded */
+    PyObject *ready;   /* a list of futures that were done, given from its end */
+    PyObject *pending; /* a list of the others; None in the place of those that were given */
     PyObject *foreign; /* the standard's iterator: there are futures of other packages */
     cf_completed *completed;
-    Py_ssize_t left;
+    Py_ssize_t total, given;
     bool busy; /* some thread is in next() */
 } completed_object;
 
@@ -32,7 +34,8 @@ static int completed_traverse(PyObject *op, visitproc visit, void *arg)
     completed_object *self = (completed_object *)op;
     Py_VISIT(self->source);
     Py_VISIT(self->timeout);
-    Py_VISIT(self->list);
+    Py_VISIT(self->ready);
+    Py_VISIT(self->pending);
     Py_VISIT(self->foreign);
     Py_VISIT(Py_TYPE(op));
     return 0;
@@ -42,10 +45,10 @@ static int completed_clear(PyObject *op)
 {
     completed_object *self = (completed_object *)op;
     self->completed = cf_completed_free(self->completed);
-    self->left = 0;
     Py_CLEAR(self->source);
     Py_CLEAR(self->timeout);
-    Py_CLEAR(self->list);
+    Py_CLEAR(self->ready);
+    Py_CLEAR(self->pending);
     Py_CLEAR(self->foreign);
     return 0;
 }
@@ -59,16 +62,35 @@ static void completed_dealloc(PyObject *op)
     Py_DECREF(type);
 }
 
+/* Takes the list over as the one of those that were done, and moves the others out of it. */
+static int sort_out(completed_object *self, PyObject *list)
+{
+    self->ready = list;
+    self->total = PyList_GET_SIZE(list);
+    self->pending = PyList_New(0);
+    Py_ssize_t ready = 0;
+    for (Py_ssize_t i = 0; self->pending && i < self->total; i++) {
+        PyObject *future = PyList_GET_ITEM(list, i);
+        if (!cfpy_future_is_done((cfpy_future *)future)) {
+            if (PyList_Append(self->pending, future) != 0)
+                return -1;
+        } else if (ready++ < i && PyList_SetItem(list, ready - 1, Py_NewRef(future)) != 0) {
+            return -1;
+        }
+    }
+    return self->pending ? PyList_SetSlice(list, ready, self->total, NULL) : -1;
+}
+
 static int watch(completed_object *self, struct cfpy_module *m)
 {
     int64_t timeout_ns;
-    cf_future **futures = NULL;
-    if (cfpy_timeout(self->timeout, &timeout_ns) == 0)
-        futures = cfpy_engine_futures(self->list);
+    if (cfpy_timeout(self->timeout, &timeout_ns) != 0)
+        return -1;
+    cf_future **futures = cfpy_engine_futures(self->pending);
     if (!futures)
         return -1;
-    self->left = PyList_GET_SIZE(self->list);
-    cf_status s = cf_as_completed(futures, (size_t)self->left, timeout_ns, &self->completed);
+    size_t count = (size_t)PyList_GET_SIZE(self->pending);
+    cf_status s = cf_as_completed(futures, count, timeout_ns, &self->completed);
     PyMem_Free(futures);
     return s == CF_OK ? 0 : (cfpy_raise_last(m, CFPY_BARE), -1);
 }
@@ -79,28 +101,40 @@ static int begin(completed_object *self)
     PyObject *source = self->source;
     bool foreign;
     self->source = NULL;
-    self->list = cfpy_unique(m, source, &foreign);
+    PyObject *list = cfpy_unique(m, source, &foreign);
     Py_DECREF(source);
-    if (!self->list)
+    if (!list)
         return -1;
     if (!foreign)
-        return watch(self, m);
-    self->foreign = PyObject_CallFunctionObjArgs(m->as_completed, self->list, self->timeout, NULL);
+        return sort_out(self, list) == 0 ? watch(self, m) : -1;
+    self->foreign = PyObject_CallFunctionObjArgs(m->as_completed, list, self->timeout, NULL);
+    Py_DECREF(list);
     return self->foreign ? 0 : -1;
+}
+
+static PyObject *give_ready(completed_object *self)
+{
+    Py_ssize_t last = PyList_GET_SIZE(self->ready) - 1;
+    PyObject *future = Py_NewRef(PyList_GET_ITEM(self->ready, last));
+    self->given++;
+    if (PyList_SetSlice(self->ready, last, last + 1, NULL) == 0)
+        return future;
+    Py_DECREF(future);
+    return NULL;
 }
 
 static PyObject *give(completed_object *self, size_t index)
 {
-    PyObject *future = Py_NewRef(PyList_GET_ITEM(self->list, (Py_ssize_t)index));
-    PyList_SetItem(self->list, (Py_ssize_t)index, Py_NewRef(Py_None));
-    self->left--;
+    PyObject *future = Py_NewRef(PyList_GET_ITEM(self->pending, (Py_ssize_t)index));
+    self->given++;
+    PyList_SetItem(self->pending, (Py_ssize_t)index, Py_NewRef(Py_None));
     return future;
 }
 
 static PyObject *timed_out(completed_object *self)
 {
-    PyErr_Format(PyExc_TimeoutError, "%zd (of %zd) futures unfinished", self->left,
-                 PyList_GET_SIZE(self->list));
+    PyErr_Format(PyExc_TimeoutError, "%zd (of %zd) futures unfinished", self->total - self->given,
+                 self->total);
     (void)completed_clear((PyObject *)self);
     return NULL;
 }
@@ -108,6 +142,8 @@ static PyObject *timed_out(completed_object *self)
 /* The next one, or NULL: an exception is set, or there are no more. */
 static PyObject *next(completed_object *self)
 {
+    if (self->ready && PyList_GET_SIZE(self->ready) > 0)
+        return give_ready(self);
     while (self->completed) {
         size_t index;
         const cf_wait_hooks *former = cfpy_wait_begin();

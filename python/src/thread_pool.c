@@ -14,6 +14,7 @@
 #include "binding.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stddef.h>
 
 struct core {
@@ -149,6 +150,18 @@ static void start_if_needed(struct core *core)
     PyErr_Clear();
 }
 
+/* A thread of the standard's has taken its first call when submit returns, and programs rely on it: they
+ * submit and shut down at once with cancel_futures.  So give a new one the time to. */
+static void let_it_begin(const cfpy_future *f)
+{
+    enum { LIMIT_NS = 1000000 };
+    int64_t until = cfpy_now() + LIMIT_NS;
+    cfpy_let_go();
+    while (!cf_future_running(f->future) && !cf_future_done(f->future) && cfpy_now() < until)
+        (void)sched_yield();
+    cfpy_hold();
+}
+
 static cf_status hand_over(struct core *core, struct call *c, int64_t priority)
 {
     const cf_task task = { .size = sizeof task,
@@ -184,12 +197,15 @@ static PyObject *submit_call(struct core *core, struct call *c, int64_t priority
     c->begun = false;
     own(c);
     core->pending++;
+    Py_ssize_t threads = core->threads;
     if (hand_over(core, c, priority) != CF_OK) {
         not_taken(core, c);
         Py_DECREF(c->future);
         return NULL;
     }
     start_if_needed(core);
+    if (core->threads > threads)
+        let_it_begin(c->future);
     return (PyObject *)c->future;
 }
 

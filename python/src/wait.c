@@ -18,17 +18,23 @@ int64_t cfpy_deadline(int64_t timeout_ns)
 
 /* ---- what is waited for ---- */
 
+/* Is an entry of the list not of this package? */
+static bool has_foreign(struct cfpy_module *m, PyObject *list)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyTypeObject *type = Py_TYPE(PyList_GET_ITEM(list, i));
+        if (type != (PyTypeObject *)m->Future && !PyType_IsSubtype(type, m->future_base))
+            return true;
+    }
+    return false;
+}
+
 PyObject *cfpy_unique(struct cfpy_module *m, PyObject *iterable, bool *ret_foreign)
 {
     PyObject *set = PyAnySet_CheckExact(iterable) ? Py_NewRef(iterable) : PySet_New(iterable);
     PyObject *list = set ? PySequence_List(set) : NULL;
     Py_XDECREF(set);
-    *ret_foreign = false;
-    for (Py_ssize_t i = 0; list && !*ret_foreign && i < PyList_GET_SIZE(list); i++) {
-        PyTypeObject *type = Py_TYPE(PyList_GET_ITEM(list, i));
-        if (type != (PyTypeObject *)m->Future)
-            *ret_foreign = !PyType_IsSubtype(type, m->future_base);
-    }
+    *ret_foreign = list && has_foreign(m, list);
     return list;
 }
 
@@ -48,8 +54,8 @@ cf_future **cfpy_engine_futures(PyObject *list)
 
 struct crowd {
     struct cfpy_module *m;
-    PyObject *list;
-    cf_future **futures; /* of the list's entries */
+    PyObject *set, *list; /* ours; its entries */
+    cf_future **futures;  /* of those */
     size_t count;
 };
 
@@ -135,18 +141,27 @@ static int await_rule(const struct crowd *c, cf_return_when rule, int64_t timeou
     }
 }
 
+/* Those that are not done stay in the set, or those that are, whichever takes less moving. */
 static PyObject *sorted_out(const struct crowd *c)
 {
-    PyObject *done = PySet_New(NULL), *not_done = PySet_New(NULL), *result = NULL;
-    bool ok = done && not_done;
-    for (size_t i = 0; ok && i < c->count; i++) {
+    size_t done = 0;
+    for (size_t i = 0; i < c->count; i++)
+        done += cf_future_done(c->futures[i]);
+    bool move_done = done <= c->count / 2;
+    PyObject *moved = PySet_New(NULL), *result = NULL;
+    bool ok = moved != NULL;
+    size_t left = move_done ? done : c->count - done;
+    for (size_t i = 0; ok && left > 0 && i < c->count; i++) {
         PyObject *f = PyList_GET_ITEM(c->list, (Py_ssize_t)i);
-        ok = PySet_Add(cf_future_done(c->futures[i]) ? done : not_done, f) == 0;
+        if (cf_future_done(c->futures[i]) != move_done)
+            continue;
+        left--;
+        ok = PySet_Add(moved, f) == 0 && PySet_Discard(c->set, f) >= 0;
     }
     if (ok)
-        result = PyObject_CallFunctionObjArgs(c->m->DoneAndNotDone, done, not_done, NULL);
-    Py_XDECREF(done);
-    Py_XDECREF(not_done);
+        result = PyObject_CallFunctionObjArgs(c->m->DoneAndNotDone, move_done ? moved : c->set,
+                                              move_done ? c->set : moved, NULL);
+    Py_XDECREF(moved);
     return result;
 }
 
@@ -173,15 +188,18 @@ PyObject *cfpy_wait(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
     bool foreign = false;
     if (nargs != 3)
         return PyErr_Format(PyExc_TypeError, "wait() takes three arguments");
-    c.list = cfpy_unique(c.m, args[0], &foreign);
-    if (!c.list || foreign) {
-        Py_XDECREF(c.list);
-        return foreign ? Py_NewRef(Py_NotImplemented) : NULL;
+    c.set = PySet_New(args[0]);
+    c.list = c.set ? PySequence_List(c.set) : NULL;
+    foreign = c.list && has_foreign(c.m, c.list);
+    if (c.list && !foreign)
+        c.futures = cfpy_engine_futures(c.list);
+    PyObject *result = foreign ? Py_NewRef(Py_NotImplemented) : NULL;
+    if (c.futures) {
+        c.count = (size_t)PyList_GET_SIZE(c.list);
+        result = wait_for_crowd(&c, args[1], args[2]);
     }
-    c.count = (size_t)PyList_GET_SIZE(c.list);
-    c.futures = cfpy_engine_futures(c.list);
-    PyObject *result = c.futures ? wait_for_crowd(&c, args[1], args[2]) : NULL;
     PyMem_Free(c.futures);
-    Py_DECREF(c.list);
+    Py_XDECREF(c.list);
+    Py_XDECREF(c.set);
     return result;
 }
