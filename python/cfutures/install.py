@@ -36,8 +36,8 @@ def install() -> None:
         return
     standard = importlib.import_module(_STANDARD)
     for name in standard.__all__:
-        getattr(standard, name)  # some are imported when first asked for: by then from the wrong place
-    # All of cfutures is imported before the first name changes, for it imports the standard modules.
+        getattr(standard, name)  # some it imports when first asked, then from the wrong place
+    # All of cfutures is imported before the first name changes: it imports the standard modules.
     parts = {part: importlib.import_module(f"{__package__}.{part}") for part in _PARTS}
     sys.modules.update({f"{_STANDARD}.{part}": module for part, module in parts.items()})
     sys.modules[_STANDARD] = concurrent.futures = sys.modules[__package__]

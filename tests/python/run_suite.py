@@ -10,8 +10,8 @@ the place of cfutures: they must pass.
 
 Some tests start interpreters with -I, which ignores PYTHONPATH.  So everything runs in a virtual
 environment in which a .pth file has every interpreter install cfutures at its start.  It also
-puts a copy of the suite before the suite, changed in one thing: the tests that CPython skips because
-its process pool hangs in them (gh-83386) are run.
+puts a copy of the suite before the suite, changed in one thing: the tests that CPython skips
+because its process pool hangs in them (gh-83386) are run.
 """
 import argparse
 import collections

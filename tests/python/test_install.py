@@ -239,7 +239,8 @@ def test_the_main_module_stays_to_the_end(tmp_path):
 @pytest.mark.parametrize("program, code, error", [
     ("raise SystemExit(3)", 3, ""),
     ("raise SystemExit('so it is')", 1, "so it is\n"),
-    ("def f():\n    1 / 0\nf()", 1, r"(?s)Traceback .*program\.py\", line 2, in f.*ZeroDivisionError"),
+    ("def f():\n    1 / 0\nf()", 1,
+     r"(?s)Traceback .*program\.py\", line 2, in f.*ZeroDivisionError"),
     ("1 +", 1, r"(?s).*program\.py\", line 1\n.*SyntaxError"),
     ("raise KeyboardInterrupt", -2, "(?s)Traceback.*KeyboardInterrupt"),
     ("import sys; sys.stdout.write('out')", 0, "")],
@@ -265,7 +266,8 @@ def test_what_cannot_be_run(tmp_path, arguments, code, error):
 
 def test_help():
     done = python("-m", "cfutures", "--help")
-    assert done.returncode == 0 and "python -m cfutures -m module" in done.stdout and not done.stderr
+    assert done.returncode == 0 and not done.stderr
+    assert "python -m cfutures -m module" in done.stdout
 
 
 def test_a_real_program(tmp_path):
