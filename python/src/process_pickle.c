@@ -11,7 +11,8 @@ enum { ALIGN = 64, SMALL = 2048 };
 
 /* A message with buffers begins with this, and their sizes, before the pickle. */
 struct head {
-    uint64_t flags, pickle_size, count;
+    unsigned char flags, unused[7];
+    uint64_t pickle_size, count;
 };
 #define READ_ONLY (UINT64_C(1) << 63) /* in a size */
 
@@ -22,7 +23,7 @@ struct pickler {
 
 /* One for all pools: there are no subinterpreters here. */
 static struct {
-    PyObject *class, *loads, *registered, *own, *dispatch, *buffers_name;
+    PyObject *class, *loads, *registered, *own, *dispatch, *buffers_name, *dump_name;
     struct pickler *idle;
 } python;
 
@@ -193,8 +194,9 @@ static int set_up(void)
     Py_XSETREF(python.class, attribute("_pickle", "Pickler"));
     Py_XSETREF(python.dispatch, PyDict_New());
     Py_XSETREF(python.buffers_name, Py_BuildValue("(s)", "buffers"));
+    Py_XSETREF(python.dump_name, PyUnicode_InternFromString("dump"));
     if (!python.own || !python.registered || !python.class || !python.dispatch ||
-        !python.buffers_name)
+        !python.buffers_name || !python.dump_name)
         return -1;
     python.loads = attribute("_pickle", "loads");
     return python.loads ? 0 : -1;
@@ -231,7 +233,7 @@ int cfpy_pickle_dump(PyObject *object, struct cfpy_pickle *pickle)
     if (!p)
         return -1;
     p->target = pickle;
-    PyObject *done = PyObject_CallMethod(p->pickler, "dump", "O", object);
+    PyObject *done = PyObject_CallMethodOneArg(p->pickler, python.dump_name, object);
     PyObject *error = done ? NULL : cfpy_fetch_exception();
     pickler_give_back(p, done);
     if (error)
@@ -269,7 +271,9 @@ size_t cfpy_pickle_size(const struct cfpy_pickle *pickle)
 static void write_head(const struct cfpy_pickle *pickle, unsigned flags, unsigned char *message)
 {
     size_t count = pickle->buffers.count;
-    struct head head = { flags | CFPY_HAS_BUFFERS, pickle->stream.bytes, count };
+    struct head head = { .flags = (unsigned char)(flags | CFPY_HAS_BUFFERS),
+                         .pickle_size = pickle->stream.bytes,
+                         .count = count };
     memcpy(message, &head, sizeof head);
     for (size_t i = 0; i < count; i++) {
         const Py_buffer *b = part(&pickle->buffers, i);

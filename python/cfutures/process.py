@@ -1,0 +1,509 @@
+# SPDX-License-Identifier: MIT
+"""The process pool."""
+
+import _thread
+import atexit
+import faulthandler
+import functools
+import multiprocessing
+import os
+import sys
+import threading
+import weakref
+from concurrent.futures import process as standard_process
+from multiprocessing import popen_fork, reduction, util
+from traceback import format_exception
+
+from . import _base, _engine
+
+BrokenProcessPool = standard_process.BrokenProcessPool
+EXTRA_QUEUED_CALLS = standard_process.EXTRA_QUEUED_CALLS
+_MAX_WINDOWS_WORKERS = standard_process._MAX_WINDOWS_WORKERS
+_RemoteTraceback = standard_process._RemoteTraceback
+_ExceptionWithTraceback = standard_process._ExceptionWithTraceback
+_rebuild_exc = standard_process._rebuild_exc
+_ThreadWakeup = standard_process._ThreadWakeup
+_ExecutorManagerThread = standard_process._ExecutorManagerThread
+_check_system_limits = standard_process._check_system_limits
+_threads_wakeups = weakref.WeakKeyDictionary()
+_system_limited = None
+_global_shutdown = False
+
+_DIED = (
+    "A process in the process pool was terminated abruptly while the future was running or pending."
+)
+_BROKEN = "A child process terminated abruptly, the process pool is not usable anymore"
+
+# cf_status and cf_shutdown_mode, as numbers.
+_STATUS_BROKEN, _STATUS_NO_MEMORY = 5, 9
+_FINISH, _CANCEL, _STOP = 0, 1, 2
+
+
+class WorkerDied(BrokenProcessPool):
+    """The worker process died that made this call; the pool goes on with others.
+
+    pid: of the process.  signal: what killed it, or None.  exitcode: how it exited, or None.
+    out_of_memory: it seems to have been killed for the system's lack of memory.
+    traceback: what faulthandler saw of a fatal error, as text, or None.
+    """
+
+    def __init__(
+        self, message="", pid=None, signal=None, exitcode=None, out_of_memory=False, traceback=None
+    ):
+        super().__init__(message)
+        self.pid = pid
+        self.signal = signal
+        self.exitcode = exitcode
+        self.out_of_memory = out_of_memory
+        self.traceback = traceback
+
+    def __reduce__(self):
+        details = self.pid, self.signal, self.exitcode, self.out_of_memory, self.traceback
+        return type(self), (*self.args, *details)
+
+
+def _pool_is_broken(message, *unused):
+    error = BrokenProcessPool(_BROKEN)
+    error.__cause__ = _RemoteTraceback(f"\n'''\n{message}'''")
+    return error
+
+
+_base.broken_makers[_base._PROCESSES] = _pool_is_broken
+
+
+# ---- in a worker ------------------------------------------------------------------------------
+
+
+class _Descriptor:
+    """A descriptor for a worker: inherited by a fork, sent along with any other start."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def __getstate__(self):
+        return reduction.DupFd(self.fd)
+
+    def __setstate__(self, sent):
+        self.fd = sent.detach()
+
+
+def _wrap(error, is_ours):
+    """What is sent in the place of an exception of a call, or of one that could not be read."""
+    if not is_ours:
+        return _ExceptionWithTraceback(error, error.__traceback__)
+    return _ExceptionWithTraceback(_unreadable("The call", error), None)
+
+
+def _unreadable(what, error):
+    text = "".join(format_exception(type(error), error, error.__traceback__))
+    broken = BrokenProcessPool(f"{what} could not be unpickled: {type(error).__name__}: {error}")
+    broken.__cause__ = _RemoteTraceback(f"\n'''\n{text}'''")
+    return broken
+
+
+def _worker_main(channel, faults, initializer, initargs):
+    """The life of a worker process."""
+    if not faulthandler.is_enabled():
+        faulthandler.enable(faults.fd)
+    initialize = None if initializer is None else functools.partial(initializer, *initargs)
+    status = _engine.run_worker(channel.fd, initialize, _wrap)
+    if status:
+        sys.exit(status)
+
+
+class _Popen(popen_fork.Popen):
+    """A fork that says nothing of threads: there are only the engine's, which a fork need not mind."""
+
+    def _launch(self, process):
+        code = 1
+        parent_r, child_w = os.pipe()
+        child_r, parent_w = os.pipe()
+        self.pid = _engine.fork()
+        if self.pid == 0:
+            try:
+                if sys.version_info >= (3, 13):
+                    atexit._clear()
+                    atexit.register(util._exit_function)
+                os.close(parent_r)
+                os.close(parent_w)
+                code = process._bootstrap(parent_sentinel=child_r)
+            finally:
+                if sys.version_info >= (3, 13):
+                    atexit._run_exitfuncs()
+                os._exit(code)
+        os.close(child_w)
+        os.close(child_r)
+        self.finalizer = util.Finalize(self, util.close_fds, (parent_r, parent_w))
+        self.sentinel = parent_r
+
+
+# ---- the crew ---------------------------------------------------------------------------------
+
+
+class _Crew:
+    """A pool's worker processes: their making, their ends, and what futures say of these.
+
+    The engine calls start() and status() on any thread.
+    """
+
+    def __init__(self, context, initializer, initargs, breaks, is_renewed):
+        self.context = context
+        self.is_fork = context.get_start_method(allow_none=False) == "fork"
+        self.processes = {}
+        self._initializer = initializer, initargs
+        self._breaks = breaks
+        self._is_renewed = is_renewed
+        self._faults = {}  # what faulthandler writes of each, as a file without a name
+
+    def start(self, channel, number):
+        """Starts a worker that serves the channel; its pid."""
+        if self._is_renewed:
+            self._forget_dead()
+        faults = os.memfd_create("cfutures faults")
+        try:
+            arguments = _Descriptor(channel), _Descriptor(faults), *self._initializer
+            process = self.context.Process(target=_worker_main, args=arguments)
+            if self.is_fork and sys.version_info >= (3, 12) and threading.active_count() == 1:
+                process._Popen = _Popen
+            process.start()
+        except BaseException:
+            os.close(faults)
+            raise
+        self._faults[process.pid] = faults
+        self.processes[process.pid] = process
+        return process.pid
+
+    def status(self, pid):
+        """How a process has ended, as os.waitpid() says it; None: not known."""
+        process = self.processes.get(pid)
+        if process is None:
+            return None
+        process.join(1)
+        code = process.exitcode
+        return code if code is None else -code if code < 0 else code << 8
+
+    def _forget_dead(self):
+        for pid, process in list(self.processes.items()):
+            if process.exitcode is not None:
+                del self.processes[pid]
+
+    def _traceback(self, pid):
+        faults = self._faults.get(pid)
+        text = os.pread(faults, 1 << 16, 0) if faults is not None else b""
+        return text.decode(errors="replace") or None
+
+    def failure(self, status, message, pid, signal, exitcode, out_of_memory):
+        """The exception for a call that has no reply."""
+        if status == _STATUS_NO_MEMORY:
+            return MemoryError(message)
+        if status != _STATUS_BROKEN:
+            return _base._failure(
+                _base._PROCESSES, status, message, pid, signal, exitcode, out_of_memory
+            )
+        traceback = self._traceback(pid)
+        if self._breaks or " workers have died within " in message:
+            error = BrokenProcessPool(_DIED if self._breaks else message)
+            error.__cause__ = _RemoteTraceback(f"\n'''\n{message}\n{traceback or ''}'''")
+            return error
+        code = None if exitcode < 0 else exitcode
+        return WorkerDied(message, pid or None, signal or None, code, bool(out_of_memory), traceback)
+
+    def unreadable(self, error):
+        """The exception for a reply that cannot be unpickled."""
+        return _unreadable("The result", error)
+
+    def bury(self):
+        """When all have ended."""
+        for process in list(self.processes.values()):
+            process.join()
+        while self._faults:
+            os.close(self._faults.popitem()[1])
+
+
+# ---- the pool's life --------------------------------------------------------------------------
+
+
+class _Life:
+    """What an executor is the handle of: it goes on when that is dropped, until all is done."""
+
+    living = set()
+
+    def __init__(self, crew, options):
+        self.crew = crew
+        self.pool = None
+        self.is_closed = False
+        self._options = options
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+
+    def start(self):
+        """The engine's pool, made when it is first needed."""
+        with self._lock:
+            if self.is_closed or _global_shutdown:
+                raise RuntimeError(_base.shutdown_message())
+            if self.pool is None:
+                self.pool = _engine.ProcessPool(self.crew, *self._options)
+                self.living.add(self)
+                if self.crew.is_fork:
+                    while self.pool.start_worker():
+                        pass
+        return self.pool
+
+    def close(self, mode, timeout):
+        """Takes no more calls; has all ended, `timeout` seconds from now at the latest?"""
+        self.is_closed = True
+        self._closing.set()
+        if self.pool is None:
+            return True
+        ended = self.pool.shutdown(mode, timeout)
+        if ended:
+            self._bury()
+        return ended
+
+    def close_behind(self, mode):
+        """Does not wait; a thread sees to what has to be done at the end."""
+        if not self.close(mode, 0):
+            try:
+                _thread.start_new_thread(self.close, (_FINISH, None))
+            except RuntimeError:  # the interpreter exits: that waits for all pools
+                pass
+
+    def join(self, timeout=None):
+        """Waits for the end; does not bring it about."""
+        if self._closing.wait(timeout):
+            self.close(_FINISH, timeout)
+
+    def _bury(self):
+        self.crew.bury()
+        self.living.discard(self)
+
+    def leave(self):
+        """In a forked child: the pool is the parent's."""
+        self.is_closed = True
+        if self.pool is not None:
+            self.pool.leave()
+
+
+def _leave_all():
+    for life in list(_Life.living):
+        life.leave()
+    _Life.living.clear()
+
+
+os.register_at_fork(after_in_child=_leave_all)
+
+
+def _python_exit():
+    """Before the interpreter exits: what was submitted still runs."""
+    global _global_shutdown
+    _global_shutdown = _base._exiting = True
+    try:
+        for life in list(_Life.living):
+            life.close(_FINISH, None)
+    finally:  # or Ctrl-C
+        for life in list(_Life.living):
+            life.close(_STOP, 0.5)
+        _engine.end_of_pools()
+
+
+threading._register_atexit(_python_exit)
+
+
+class _ManagerThread:
+    """What `_executor_manager_thread` answers."""
+
+    def __init__(self, life):
+        self._life = life
+
+    def join(self, timeout=None):
+        self._life.join(timeout)
+
+    def is_alive(self):
+        return self._life in _Life.living
+
+
+class _CallQueue:
+    """What `_call_queue` answers."""
+
+    def close(self):
+        pass
+
+    def join_thread(self):
+        pass
+
+
+# ---- the executor -----------------------------------------------------------------------------
+
+
+def _check_max_tasks(max_tasks_per_child):
+    if not isinstance(max_tasks_per_child, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if max_tasks_per_child <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+
+
+class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
+    """A pool of processes that make calls."""
+
+    def __init__(
+        self,
+        max_workers=None,
+        mp_context=None,
+        initializer=None,
+        initargs=(),
+        *,
+        max_tasks_per_child=None,
+        on_crash="break",
+        max_retries=1,
+        max_restarts=10,
+        restart_window=10.0,
+        run_limit=None,
+        max_pending=None,
+        when_full="wait",
+    ):
+        """Make a pool; processes start with the first call (fork), or when there is work.
+
+        max_workers: at most so many processes; None: cpu_count().
+        mp_context: a multiprocessing context, which makes the processes.
+        initializer(*initargs): called in each process first; an exception breaks the pool.
+        max_tasks_per_child: after so many calls a process is replaced; not with "fork".
+        on_crash: what the death of a process does: "break" the pool, all calls that are not done
+        raise BrokenProcessPool; "replace" it, only the call that ran there raises WorkerDied;
+        "retry" that call up to max_retries times.  More than max_restarts deaths within
+        restart_window seconds break the pool.
+        run_limit: a call that runs longer (seconds) is stopped with its process and raises
+        TaskStopped.
+        max_pending: at most so many calls that have not begun; None: any number.
+        when_full: what submit() then does: "wait" for room, or "raise" QueueFull.
+        """
+        _check_system_limits()
+        if max_workers is None:
+            max_workers = _engine.cpu_count()
+        if max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if mp_context is None:
+            method = None if max_tasks_per_child is None else "spawn"
+            mp_context = multiprocessing.get_context(method)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if max_tasks_per_child is not None:
+            _check_max_tasks(max_tasks_per_child)
+        if on_crash not in ("break", "replace", "retry"):
+            raise ValueError("on_crash must be 'break', 'replace' or 'retry'")
+        if run_limit is not None and not run_limit > 0:
+            raise ValueError("run_limit must be greater than 0")
+        if max_pending is not None and max_pending < 1:
+            raise ValueError("max_pending must be greater than 0")
+        if when_full not in ("wait", "raise"):
+            raise ValueError("when_full must be 'wait' or 'raise'")
+        breaks = on_crash == "break"
+        is_renewed = not breaks or max_tasks_per_child is not None
+        crew = _Crew(mp_context, initializer, initargs, breaks, is_renewed)
+        if max_tasks_per_child is not None and crew.is_fork:
+            raise ValueError(
+                "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
+                "method; supply a different mp_context."
+            )
+        self._max_workers = max_workers
+        self._mp_context = mp_context
+        self._initializer = initializer
+        self._initargs = initargs
+        self._max_tasks_per_child = max_tasks_per_child
+        self._safe_to_dynamically_spawn_children = not crew.is_fork
+        self._run_limit = run_limit
+        self._processes = crew.processes
+        self._life = _Life(
+            crew,
+            (
+                max_workers,
+                breaks,
+                max_retries if on_crash == "retry" else 0,
+                max_restarts,
+                int(restart_window * 1e9),
+                max_tasks_per_child or 0,
+                max_pending or 0,
+                when_full == "raise",
+                initializer is not None,
+            ),
+        )
+        self._call_queue = _CallQueue()
+        self._executor_manager_thread = _ManagerThread(self._life)
+        self._finalizer = weakref.finalize(self, self._life.close_behind, _FINISH)
+        self._finalizer.atexit = False
+
+    def submit(self, fn, /, *args, **kwargs):
+        """Have fn(*args, **kwargs) called in a process of the pool; returns its Future.
+
+        What cannot be pickled fails the future.  Raises RuntimeError after shutdown,
+        BrokenProcessPool when the pool is broken, QueueFull when it is bounded and has no room.
+        """
+        pool = self._life.pool or self._life.start()
+        if self._run_limit is None:
+            return pool.submit(fn, args, kwargs)
+        return pool.submit(fn, args, kwargs, self._run_limit, 0)
+
+    def using(self, *, run_limit=None, priority=0):
+        """A view of this executor whose submit() and map() make their calls otherwise.
+
+        run_limit: a call that runs longer (seconds) is stopped and raises TaskStopped; None: the
+        executor's.  priority: higher begins sooner; equal is first come, first served.
+        """
+        return _View(self, self._run_limit if run_limit is None else run_limit, priority)
+
+    def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
+        """Take no more calls; what was submitted still runs.
+
+        wait: until all calls have ended and the processes have gone; with a timeout (seconds) that
+        passes, TimeoutError, and the shutdown goes on.
+        cancel_futures: cancel what has not begun.
+        From a callback of this executor it does not wait.
+        """
+        mode = _CANCEL if cancel_futures else _FINISH
+        if not wait:
+            self._life.close_behind(mode)
+        elif not self._life.close(mode, timeout) and timeout is not None:
+            raise TimeoutError("the executor has not ended in time")
+        self._executor_manager_thread = self._call_queue = self._processes = None
+
+    def terminate_workers(self):
+        """Shut down at once: cancel what has not begun, and send SIGTERM to all processes."""
+        self._end_workers("terminate")
+
+    def kill_workers(self):
+        """As terminate_workers(), with SIGKILL."""
+        self._end_workers("kill")
+
+    def _end_workers(self, how):
+        processes = list((self._processes or {}).values())
+        self.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            try:
+                getattr(process, how)()
+            except (ProcessLookupError, ValueError):  # gone, or closed
+                pass
+
+    @property
+    def _broken(self):
+        pool = self._life.pool
+        return pool is not None and pool.is_broken and _BROKEN
+
+    @property
+    def _shutdown_thread(self):
+        return self._life.is_closed
+
+
+class _View(_base.Executor):
+    """An executor with other settings for its calls; see ProcessPoolExecutor.using."""
+
+    def __init__(self, executor, run_limit, priority):
+        self._executor = executor
+        self._settings = run_limit, priority
+
+    def submit(self, fn, /, *args, **kwargs):
+        """As the executor's submit()."""
+        life = self._executor._life
+        return (life.pool or life.start()).submit(fn, args, kwargs, *self._settings)
+
+    def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
+        """As the executor's shutdown()."""
+        self._executor.shutdown(wait, cancel_futures=cancel_futures, timeout=timeout)
