@@ -268,8 +268,10 @@ void cfi_check_deaths(struct cfi_process_pool *pool, int64_t now)
 {
     struct cfi_death *d;
     int64_t when = pool->host.start_process ? CFI_NEVER : now;
-    while ((d = take_death(pool, 0, when)))
+    while ((d = take_death(pool, 0, when))) {
         conclude(pool, d, status_by_host(pool, d));
+        cfi_wake_manager(pool); /* it may have been the last thing to wait for */
+    }
 }
 
 /* No process came of it: what it had been sent goes elsewhere, and this is no crash. */
