@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 if hasattr(_standard, "InterpreterPoolExecutor"):
-    from concurrent.futures import InterpreterPoolExecutor
+    from concurrent.futures import InterpreterPoolExecutor, interpreter
 
     __all__.append("InterpreterPoolExecutor")
 
@@ -71,4 +71,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return [*__all__, "__author__", "__doc__", "process", "thread"]
+    return sorted({*globals(), *__all__, "process"})

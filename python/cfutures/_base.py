@@ -262,3 +262,8 @@ class Executor(standard_base.Executor):
         The first error ends the iteration and cancels what has not begun; so does close().
         """
         return map_with(self, _submit_each, (fn, tuple(map(iter, iterables))), timeout, buffersize)
+
+
+def __getattr__(name):
+    """Private names of the standard module that programs import."""
+    return getattr(standard_base, name)

@@ -3,8 +3,8 @@
 
 import contextvars
 import itertools
+import queue
 import threading
-import types
 import weakref
 from concurrent.futures import thread as standard_thread
 
@@ -55,7 +55,7 @@ threading._register_atexit(_python_exit)
 
 
 class _WorkQueue:
-    """What `_work_queue` answers: how many calls wait."""
+    """What `_work_queue` answers: how many calls wait.  They cannot be taken out of it."""
 
     def __init__(self, executor):
         self._executor = weakref.ref(executor)
@@ -66,6 +66,28 @@ class _WorkQueue:
 
     def empty(self):
         return self.qsize() == 0
+
+    def get(self, block=False, timeout=None):
+        raise queue.Empty
+
+    def get_nowait(self):
+        raise queue.Empty
+
+    def put(self, item):
+        """Subclasses of the standard pool wake its workers so; these wake by themselves."""
+
+
+class _IdleSemaphore:
+    """What `_idle_semaphore` answers: how many threads are idle."""
+
+    def __init__(self, idle):
+        self._value = idle
+
+    def acquire(self, blocking=True, timeout=None):
+        return self._value > 0
+
+    def release(self, n=1):
+        """The threads count themselves."""
 
 
 class _Starter:
@@ -128,7 +150,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
         self._shutdown_lock = threading.Lock()
         self._work_queue = _WorkQueue(self)
         if inherit_context:
-            self.submit = types.MethodType(_submit_in_context, weakref.proxy(self))
+            self.submit = _submit_in_context(weakref.ref(self))
         self._open(
             max_workers,
             _Starter(self._thread_name_prefix, self._threads, self._work_queue),
@@ -179,7 +201,10 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
 
     @property
     def _idle_semaphore(self):
-        return types.SimpleNamespace(_value=self._idle)
+        return _IdleSemaphore(self._idle)
+
+    def _adjust_thread_count(self):
+        """Subclasses of the standard pool call it; the engine starts threads itself."""
 
 
 _plain_submit = ThreadPoolExecutor.submit
@@ -189,9 +214,11 @@ def _submit_each(executor, fn, iterators, limit, futures):
     return executor._submit_each(fn, iterators, limit, futures)
 
 
-def _submit_in_context(executor, fn, /, *args, **kwargs):
-    context = contextvars.copy_context()
-    return _plain_submit(executor, context.run, fn, *args, **kwargs)
+def _submit_in_context(reference):
+    def submit(fn, /, *args, **kwargs):
+        return _plain_submit(reference(), contextvars.copy_context().run, fn, *args, **kwargs)
+
+    return submit
 
 
 class _View(_base.Executor):
@@ -208,3 +235,8 @@ class _View(_base.Executor):
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
         """As the executor's shutdown()."""
         self._executor.shutdown(wait, cancel_futures=cancel_futures, timeout=timeout)
+
+
+def __getattr__(name):
+    """Private names of the standard module that programs import."""
+    return getattr(standard_thread, name)

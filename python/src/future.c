@@ -11,6 +11,35 @@ static _Thread_local struct {
     PyObject *escaped;
 } user;
 
+/* ---- arguments ---- */
+
+/* Of a method with one argument, by place or by this name; *ret stays as it was if none was given. */
+static bool is_named(PyObject *const *args, Py_ssize_t count, PyObject *names, const char *name,
+                     PyObject **ret)
+{
+    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    if (count + named > 1) {
+        PyErr_Format(PyExc_TypeError, "expected at most 1 argument, got %zd", count + named);
+    } else if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), name) != 0) {
+        PyErr_Format(PyExc_TypeError, "'%U' is an invalid keyword argument",
+                     PyTuple_GET_ITEM(names, 0));
+    } else {
+        if (count + named)
+            *ret = args[0];
+        return true;
+    }
+    return false;
+}
+
+static PyObject *only_argument(PyObject *const *args, Py_ssize_t count, PyObject *names,
+                               const char *name)
+{
+    PyObject *given = NULL;
+    if (is_named(args, count, names, name, &given) && !given)
+        PyErr_Format(PyExc_TypeError, "missing 1 required argument: '%s'", name);
+    return given;
+}
+
 /* ---- state ---- */
 
 static bool is_cancelled(const cfpy_future *self)
@@ -224,13 +253,17 @@ static PyObject *escaped(PyObject *result)
 }
 
 PyDoc_STRVAR(add_done_callback_doc,
-             "add_done_callback($self, fn, /)\n--\n\n"
+             "add_done_callback($self, fn)\n--\n\n"
              "Have fn(future) called when the future is done or cancelled: in the thread that\n"
              "settles it, in the order of addition; at once in this one if it is done already.\n"
              "An exception of fn is logged.");
 
-static PyObject *add_done_callback(PyObject *op, PyObject *fn)
+static PyObject *add_done_callback(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                                   PyObject *names)
 {
+    PyObject *fn = only_argument(args, count, names, "fn");
+    if (!fn)
+        return NULL;
     cfpy_future *self = (cfpy_future *)op;
     cfpy_future_apply(self);
     bool is_done = cf_future_done(self->future) || self->manual == CFPY_CANCELLED;
@@ -336,28 +369,13 @@ PyObject *cfpy_future_outcome(cfpy_future *self)
     return NULL;
 }
 
-/* The `timeout` of result() and exception(). */
-static int parse_timeout(PyObject *const *args, Py_ssize_t count, PyObject *names, int64_t *ret)
-{
-    Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    if (count + named > 1) {
-        PyErr_Format(PyExc_TypeError, "expected at most 1 argument, got %zd", count + named);
-        return -1;
-    }
-    if (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "timeout") != 0) {
-        PyErr_Format(PyExc_TypeError, "'%U' is an invalid keyword argument",
-                     PyTuple_GET_ITEM(names, 0));
-        return -1;
-    }
-    return cfpy_timeout(count + named ? args[0] : NULL, ret);
-}
-
 /* 0: done; else an exception is set. */
 static int await_arguments(cfpy_future *self, PyObject *const *args, Py_ssize_t count,
                            PyObject *names)
 {
     int64_t timeout;
-    if (parse_timeout(args, count, names, &timeout) != 0)
+    PyObject *given = NULL;
+    if (!is_named(args, count, names, "timeout", &given) || cfpy_timeout(given, &timeout) != 0)
         return -1;
     int done = cfpy_future_await(self, timeout);
     if (done == 0)
@@ -516,20 +534,27 @@ static PyObject *settle(cfpy_future *self, enum cfpy_kind kind, PyObject *value)
 }
 
 PyDoc_STRVAR(set_result_doc,
-             "set_result($self, result, /)\n--\n\n"
+             "set_result($self, result)\n--\n\n"
              "For executors: settle the future with a result.  InvalidStateError: it is done.");
 
-static PyObject *set_result(PyObject *op, PyObject *value)
+static PyObject *set_result(PyObject *op, PyObject *const *args, Py_ssize_t count, PyObject *names)
 {
+    PyObject *value = only_argument(args, count, names, "result");
+    if (!value)
+        return NULL;
     return settle((cfpy_future *)op, CFPY_RESULT, value);
 }
 
 PyDoc_STRVAR(set_exception_doc,
-             "set_exception($self, exception, /)\n--\n\n"
+             "set_exception($self, exception)\n--\n\n"
              "For executors: settle the future with an exception.  InvalidStateError: it is done.");
 
-static PyObject *set_exception(PyObject *op, PyObject *value)
+static PyObject *set_exception(PyObject *op, PyObject *const *args, Py_ssize_t count,
+                               PyObject *names)
 {
+    PyObject *value = only_argument(args, count, names, "exception");
+    if (!value)
+        return NULL;
     return settle((cfpy_future *)op, value == Py_None ? CFPY_RESULT : CFPY_EXCEPTION, value);
 }
 
@@ -686,11 +711,13 @@ static PyMethodDef methods[] = {
     { "done", done, METH_NOARGS, done_doc },
     { "result", CFPY_METHOD(result), METH_FASTCALL | METH_KEYWORDS, result_doc },
     { "exception", CFPY_METHOD(exception), METH_FASTCALL | METH_KEYWORDS, exception_doc },
-    { "add_done_callback", add_done_callback, METH_O, add_done_callback_doc },
+    { "add_done_callback", CFPY_METHOD(add_done_callback), METH_FASTCALL | METH_KEYWORDS,
+      add_done_callback_doc },
     { "stop", CFPY_METHOD(stop), METH_VARARGS | METH_KEYWORDS, stop_doc },
     { "set_running_or_notify_cancel", set_running_or_notify_cancel, METH_NOARGS, set_running_doc },
-    { "set_result", set_result, METH_O, set_result_doc },
-    { "set_exception", set_exception, METH_O, set_exception_doc },
+    { "set_result", CFPY_METHOD(set_result), METH_FASTCALL | METH_KEYWORDS, set_result_doc },
+    { "set_exception", CFPY_METHOD(set_exception), METH_FASTCALL | METH_KEYWORDS,
+      set_exception_doc },
     { "_get_snapshot", get_snapshot, METH_NOARGS, snapshot_doc },
     { "_apply", apply, METH_NOARGS, NULL },
     { "_hook", hook, METH_NOARGS, NULL },

@@ -624,8 +624,8 @@ cf_status cf_thread_pool_start_worker(cf_executor *executor)
         return cfi_fail(CF_INVALID, "cf_thread_pool_start_worker: the host says nothing of it");
     if (cfi_load_relaxed(&pool->started) >= pool->options.max_workers)
         return cfi_fail_fixed(CF_FULL, "the pool has all its workers");
-    if (!cfi_cas_seq_cst(&pool->requested, &requested, true))
-        return CF_OK;
+    if (!has_workers(pool) || !cfi_cas_seq_cst(&pool->requested, &requested, true))
+        return CF_OK; /* the first is being started, or another one */
     int error = start_on_request(pool);
     cfi_store_release(&pool->requested, false); /* pairs with the swap above */
     return error == 0 ? CF_OK : cfi_fail_system(error, "the pool cannot start a thread");
