@@ -154,6 +154,7 @@ class _Crew:
         self._breaks = breaks
         self._is_renewed = is_renewed
         self._faults = {}  # what faulthandler writes of each, as a file without a name
+        self._ended = {}  # of those that are forgotten and ended badly: exit code, traceback
 
     def start(self, channel, number):
         """Starts a worker that serves the channel; its pid."""
@@ -177,20 +178,32 @@ class _Crew:
         """How a process has ended, as os.waitpid() says it; None: not known."""
         process = self.processes.get(pid)
         if process is None:
-            return None
-        process.join(1)
-        code = process.exitcode
+            code = self._ended.get(pid, (None,))[0]
+        else:
+            process.join(1)
+            code = process.exitcode
         return code if code is None else -code if code < 0 else code << 8
 
     def _forget_dead(self):
         for pid, process in list(self.processes.items()):
-            if process.exitcode is not None:
-                del self.processes[pid]
+            code = process.exitcode
+            if code is None:
+                continue
+            if code != 0:
+                self._ended[pid] = code, self._traceback(pid)
+            self._close_faults(pid)
+            self.processes.pop(pid, None)
+
+    def _close_faults(self, pid):
+        faults = self._faults.pop(pid, None)
+        if faults is not None:
+            os.close(faults)
 
     def _traceback(self, pid):
         faults = self._faults.get(pid)
-        text = os.pread(faults, 1 << 16, 0) if faults is not None else b""
-        return text.decode(errors="replace") or None
+        if faults is None:
+            return self._ended.get(pid, (0, None))[1]
+        return os.pread(faults, 1 << 16, 0).decode(errors="replace") or None
 
     def failure(self, status, message, pid, signal, exitcode, out_of_memory):
         """The exception for a call that has no reply."""
@@ -216,8 +229,11 @@ class _Crew:
         """When all have ended."""
         for process in list(self.processes.values()):
             process.join()
-        while self._faults:
-            os.close(self._faults.popitem()[1])
+        for pid in list(self._faults):
+            text = self._traceback(pid)
+            if text:
+                self._ended[pid] = 0, text
+            self._close_faults(pid)
 
 
 # ---- the pool's life --------------------------------------------------------------------------
