@@ -8,7 +8,7 @@ import time
 import weakref
 
 import pytest
-from support import SOON, futures, run_json, thread_pool, until
+from support import SOON, asleep, futures, run_json, thread_pool, until
 
 Future = futures.Future
 ALL, FIRST, ERROR = futures.ALL_COMPLETED, futures.FIRST_COMPLETED, futures.FIRST_EXCEPTION
@@ -246,9 +246,9 @@ def test_those_already_done_come_first():
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_order_is_that_of_completion(kind):
     five = [kind() for _ in range(5)]
-    completed = futures.as_completed(five, timeout=SOON)
+    completed = futures.as_completed(five, timeout=60)
     waiter = Waiter(lambda: [next(completed) for _ in five])
-    assert until(lambda: five[0]._waiters or not waiter.is_alive())
+    assert until(lambda: asleep(waiter.native_id))
     order = [five[place] for place in (3, 0, 4, 2, 1)]
     for future in order:
         future.set_result(None)
