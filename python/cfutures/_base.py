@@ -58,7 +58,10 @@ class Future(_engine.Future, standard_base.Future):
 
 
 class _Waiters(list):
-    """A future's list of the standard wait()'s waiters: one that comes too late is told at once."""
+    """A future's list of the standard wait()'s waiters.
+
+    One that last saw the future pending and comes too late is told at once.
+    """
 
     def __init__(self, future):
         super().__init__()
@@ -66,9 +69,9 @@ class _Waiters(list):
 
     def append(self, waiter):
         super().append(waiter)
-        if not self._future._hook():
-            self.remove(waiter)
-            _tell_waiters(self._future, [waiter])
+        future = self._future
+        if not future._hook() and future._state not in (CANCELLED_AND_NOTIFIED, FINISHED):
+            _tell_waiters(future, [waiter])
 
     def remove(self, waiter):
         if waiter in self:
@@ -76,7 +79,7 @@ class _Waiters(list):
 
 
 class _Condition:
-    """What a future answers for `_condition`: nothing needs this lock."""
+    """What a future answers for `_condition`: who holds it sees the state stand still."""
 
     __slots__ = ("_future",)
 
@@ -84,16 +87,17 @@ class _Condition:
         self._future = future
 
     def acquire(self, *args, **kwargs):
+        self._future._hold()
         return True
 
     def release(self):
-        pass
+        self._future._let_go()
 
     def __enter__(self):
-        return True
+        return self.acquire()
 
     def __exit__(self, *unused):
-        pass
+        self.release()
 
     def notify_all(self):
         self._future._apply()

@@ -160,6 +160,8 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
             max_pending or 0,
         )
         _Executors.living.add(self)
+        if _base._exiting:
+            self._close(False, 0)
 
     submit = _engine.ThreadPool.submit
 

@@ -117,7 +117,9 @@ typedef struct {
     bool hooked;      /* on_done will be called, or has been */
     bool called_back; /* it has */
     bool dying;
-    unsigned readers; /* threads that make the value of a reply: process_reply.c */
+    const char *held_state; /* what _state was when the first of these began: */
+    unsigned holds;         /* of _condition; so long it says held_state */
+    unsigned readers;       /* threads that make the value of a reply: process_reply.c */
 } cfpy_future;
 
 extern PyType_Spec cfpy_future_spec;

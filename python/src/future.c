@@ -587,10 +587,32 @@ static PyObject *future_repr(PyObject *op)
     return text;
 }
 
+/* The standard's wait() reads _state and installs its waiter while it holds _condition, and counts on
+ * both being one step.  Nothing is locked here: but who holds it sees the state stand still, and
+ * Waiters tells who has seen it pending what came meanwhile. */
 static PyObject *get_state(PyObject *op, void *unused)
 {
     (void)unused;
-    return PyUnicode_InternFromString(state_name((cfpy_future *)op));
+    cfpy_future *self = (cfpy_future *)op;
+    return PyUnicode_InternFromString(self->holds ? self->held_state : state_name(self));
+}
+
+static PyObject *hold(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    cfpy_future *self = (cfpy_future *)op;
+    if (self->holds++ == 0)
+        self->held_state = state_name(self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *let_go(PyObject *op, PyObject *unused)
+{
+    (void)unused;
+    cfpy_future *self = (cfpy_future *)op;
+    if (self->holds > 0)
+        self->holds--;
+    Py_RETURN_NONE;
 }
 
 static int set_state(PyObject *op, PyObject *value, void *unused)
@@ -721,6 +743,8 @@ static PyMethodDef methods[] = {
     { "_get_snapshot", get_snapshot, METH_NOARGS, snapshot_doc },
     { "_apply", apply, METH_NOARGS, NULL },
     { "_hook", hook, METH_NOARGS, NULL },
+    { "_hold", hold, METH_NOARGS, NULL },
+    { "_let_go", let_go, METH_NOARGS, NULL },
     { NULL, NULL, 0, NULL },
 };
 
