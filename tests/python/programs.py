@@ -29,7 +29,7 @@ else:
 
 # Imported at the start of an interpreter; notes whose executors are made, line by line.
 WITNESS = """\
-import concurrent.futures, functools, os
+import concurrent.futures, faulthandler, functools, os
 import cfutures
 
 def watch(name):
@@ -52,7 +52,11 @@ def watch(name):
 
 watch("ThreadPoolExecutor")
 watch("ProcessPoolExecutor")
+faulthandler.enable()
 """
+
+# Settings of whoever runs the tests that change what a program writes, and where.
+CHANGES_OUTPUT = {"PYTHONUNBUFFERED", "PYTHONFAULTHANDLER"}
 
 
 class Run:
@@ -76,9 +80,10 @@ class Run:
             paths.insert(0, self._lay("stand_in", "cfutures", STAND_IN))
         if watched:
             paths.insert(0, self._lay("witness", ".", {"sitecustomize.py": WITNESS}))
-        return dict(os.environ, PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1",
-                    PYTHONFAULTHANDLER="1", CFUTURES_TEST_WITNESS=str(self.own / "executors"),
-                    HOME=str(self.own), **{support._TAG: self.tag})
+        own = {name: value for name, value in os.environ.items() if name not in CHANGES_OUTPUT}
+        return dict(own, PYTHONPATH=os.pathsep.join(paths), PYTHONDONTWRITEBYTECODE="1",
+                    CFUTURES_TEST_WITNESS=str(self.own / "executors"), HOME=str(self.own),
+                    **{support._TAG: self.tag})
 
     def _lay(self, folder, package, files):
         (self.own / folder / package).mkdir(parents=True)

@@ -25,8 +25,7 @@ NAMES = [path.stem for path in sorted(EXAMPLES.glob("[0-9]*.py"))]
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
     """What each example has printed, as futures: they are run four at a time, most only wait."""
-    def run(name):
-        own = tmp_path_factory.mktemp(name)
+    def run(name, own):
         program = Run([EXAMPLES / f"{name}.py", *ARGUMENTS.get(name, [])], own, cwd=own)
         output = program.end()
         assert "06" <= name < "09" or program.errors() == "", program
@@ -34,7 +33,8 @@ def outputs(tmp_path_factory):
 
     with concurrent.futures.ThreadPoolExecutor(4) as executor:
         left_out = NOT_IN_THE_STANDARD if STANDARD else set()
-        yield {name: executor.submit(run, name) for name in NAMES if name not in left_out}
+        yield {name: executor.submit(run, name, tmp_path_factory.mktemp(name))
+               for name in NAMES if name not in left_out}
 
 
 @pytest.fixture
