@@ -7,6 +7,7 @@
  * watches that count for a short while before it gets into the queue. */
 #include "binding.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -17,11 +18,11 @@
 #define PAUSE() ((void)0)
 #endif
 
-enum { TURNS = 400 };
+enum { TURNS = 400, YIELD_EVERY = 32, YIELDS_ALONE = 8 };
 
 static atomic_uint
     releases; /* how often some thread has let go in here: a hint, nothing depends on it */
-static int turns;
+static int turns, yield_every;
 
 static _Thread_local struct {
     PyThreadState *state; /* not NULL: this thread has let go of the GIL in here */
@@ -30,7 +31,9 @@ static _Thread_local struct {
 
 void cfpy_gil_init(void)
 {
-    turns = cf_cpu_count() > 1 ? TURNS : 0;
+    bool alone = cf_cpu_count() == 1;
+    turns = alone ? YIELDS_ALONE : TURNS;
+    yield_every = alone ? 1 : YIELD_EVERY;
 }
 
 void cfpy_let_go(void)
@@ -51,8 +54,12 @@ void cfpy_hold(void)
     PyThreadState *state = here.state;
     if (!state)
         return;
-    for (int i = 0; i < turns && is_still_held(); i++)
-        PAUSE();
+    for (int i = 0; i < turns && is_still_held(); i++) {
+        if (i % yield_every == yield_every - 1) /* it may have been put on this CPU */
+            (void)sched_yield();
+        else
+            PAUSE();
+    }
     here.state = NULL;
     PyEval_RestoreThread(state);
 }

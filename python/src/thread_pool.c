@@ -92,6 +92,15 @@ static void let_others_in(void)
     PyEval_RestoreThread(state);
 }
 
+static void drop_references(struct call *c)
+{
+    for (size_t i = 0; i < total_args(c); i++)
+        Py_DECREF(c->args[i]);
+    Py_DECREF(c->fn);
+    Py_XDECREF(c->names);
+    Py_DECREF(c->future);
+}
+
 /* The task.  What fn raises is the future's; 1: it is a failure. */
 static int run_call(const void *arg, void *no_result)
 {
@@ -111,6 +120,10 @@ static int run_call(const void *arg, void *no_result)
         cfpy_future_set(c->future, CFPY_RESULT, value);
     else
         cfpy_future_set(c->future, CFPY_EXCEPTION, cfpy_fetch_exception());
+    struct core *core = c->core;
+    drop_references(c);
+    if (core->pending == 0) /* whoever waits for this one finds the GIL free */
+        cfpy_let_go();
     return value ? 0 : 1;
 }
 
@@ -118,14 +131,11 @@ static int run_call(const void *arg, void *no_result)
 static void drop_call(void *arg)
 {
     struct call *c = arg;
+    if (c->begun)
+        return;
     cfpy_hold();
-    if (!c->begun)
-        c->core->pending--;
-    for (size_t i = 0; i < total_args(c); i++)
-        Py_DECREF(c->args[i]);
-    Py_DECREF(c->fn);
-    Py_XDECREF(c->names);
-    Py_DECREF(c->future);
+    c->core->pending--;
+    drop_references(c);
 }
 
 static void own(struct call *c)
@@ -179,13 +189,10 @@ static cf_status hand_over(struct core *core, struct call *c, int64_t priority)
 static PyObject *not_taken(struct core *core, struct call *c)
 {
     core->pending--;
-    PyObject *error = cfpy_raise_last(core->module, CFPY_THREADS);
-    for (size_t i = 0; i < total_args(c); i++)
-        Py_DECREF(c->args[i]);
-    Py_DECREF(c->fn);
-    Py_XDECREF(c->names);
-    Py_DECREF(c->future);
-    return error;
+    (void)cfpy_raise_last(core->module, CFPY_THREADS);
+    Py_DECREF(c->future); /* the caller's */
+    drop_references(c);
+    return NULL;
 }
 
 static PyObject *submit_call(struct core *core, struct call *c, int64_t priority)
@@ -198,11 +205,8 @@ static PyObject *submit_call(struct core *core, struct call *c, int64_t priority
     own(c);
     core->pending++;
     Py_ssize_t threads = core->threads;
-    if (hand_over(core, c, priority) != CF_OK) {
-        not_taken(core, c);
-        Py_DECREF(c->future);
-        return NULL;
-    }
+    if (hand_over(core, c, priority) != CF_OK)
+        return not_taken(core, c);
     start_if_needed(core);
     if (core->threads > threads)
         let_it_begin(c->future);

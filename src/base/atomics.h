@@ -103,18 +103,23 @@ static inline void cfi_pause(void)
 #endif
 }
 
-/* Turn number `turn` of a spin for another process: whom this thread has just woken may be waiting for
+static inline void cfi_yield(void)
+{
+#if !defined(CFI_SCHEDULE)
+    (void)sched_yield();
+#else
+    cfi_pause();
+#endif
+}
+
+/* Turn number `turn` of a spin for somebody else: whom this thread has just woken may be waiting for
  * this very CPU. */
 static inline void cfi_pause_for_another(int turn)
 {
-#if !defined(CFI_SCHEDULE)
-    if (turn % 32 == 31) {
-        (void)sched_yield();
-        return;
-    }
-#endif
-    (void)turn;
-    cfi_pause();
+    if (turn % 32 == 31)
+        cfi_yield();
+    else
+        cfi_pause();
 }
 
 #define CFI_CACHE_LINE 64

@@ -154,7 +154,7 @@ static bool spin(cf_future *f, int64_t deadline)
         if (CFI_UNLIKELY(remote))
             f->executor->pool->remote->look(f->executor->self, f);
         if (!helps || !cfi_wait_help(f))
-            remote ? cfi_pause_for_another(i) : cfi_pause();
+            cfi_pause_for_another(i); /* its thread may have been put on this CPU */
         else if (cfi_deadline_passed(deadline))
             break;
         else

@@ -293,17 +293,23 @@ void cfi_start_wanted(struct cfi_process_pool *pool)
 
 /* ---- what workers and the server say ---- */
 
-/* Its initializer has failed: so will every other's. */
+/* Its initializer has failed: so will every other's.  A break kills them all, so one that a host has
+ * made, and that may have last words of its runtime's to send, leaves first. */
 static void is_unfit(struct cfi_child *c, const struct cfi_message *m)
 {
     char text[CFI_MOST_TEXT];
     snprintf(text, sizeof text, "%.*s", (int)sizeof m->text - 1,
              m->text[0] ? m->text : "the initializer returned a non-zero code");
     cfi_lock(&c->pool->lock);
+    if (c->pool->host.start_process && !c->unfit)
+        c->unfit = strdup(text);
+    bool breaks_later = c->unfit;
+    c->pool->is_unfit = true;
     cfi_take_back_all(c);
     cfi_tell_quit(c);
     cfi_unlock(&c->pool->lock);
-    cfi_say_broken(c->pool, m->code, text, cfi_load_relaxed(&c->pid));
+    if (!breaks_later)
+        cfi_say_broken(c->pool, m->code, text, cfi_load_relaxed(&c->pid));
 }
 
 /* Handles a message; what it says of the initializer is kept for later. */
@@ -393,5 +399,6 @@ void cfi_child_free(struct cfi_child *c)
     cfi_close_channel(c);
     cfi_close_one(&c->pidfd);
     free(c->death);
+    free(c->unfit);
     free(c);
 }

@@ -120,6 +120,8 @@ static bool bury(struct cfi_child *c)
     d->pid = (pid_t)cfi_load_relaxed(&c->pid);
     d->pidfd = c->pidfd;
     d->expected = expected;
+    d->unfit = c->unfit;
+    c->unfit = NULL;
     c->pidfd = -1;
     sort_tasks(c, d);
     d->deadline = cfi_now() + status_wait_ns;
@@ -220,6 +222,9 @@ static void conclude(struct cfi_process_pool *pool, struct cfi_death *d, int sta
     char text[256];
     const cf_error error = error_of_end(pool, d, status, text, sizeof text);
     bool crash = !d->expected && !d->stopped;
+    if (d->unfit)
+        cfi_say_broken(pool, 1, d->unfit, (uint32_t)d->pid);
+    free(d->unfit);
     bool too_many = crash && cfi_is_one_too_many(pool, cfi_now());
     if (too_many || (crash && pool->options.on_crash == CF_ON_CRASH_BREAK))
         break_for(pool, &error, too_many);

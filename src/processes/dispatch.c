@@ -360,7 +360,8 @@ static struct cfi_child *child_with_room(struct cfi_process_pool *pool)
 
 bool cfi_wants_child(struct cfi_process_pool *pool)
 {
-    return pool->queued && pool->started < pool->options.max_workers && !idle_child(pool) &&
+    return pool->queued && pool->started < pool->options.max_workers && !pool->is_unfit &&
+           !idle_child(pool) &&
            (!pool->start_again_at || cfi_deadline_passed(pool->start_again_at));
 }
 
@@ -453,6 +454,12 @@ void cfi_take_back_all(struct cfi_child *c)
     take_back_some(c, UINT32_MAX);
     if (outstanding(c) == 0)
         cfi_set_idle(c, has_room(c));
+}
+
+void cfi_take_back_later(struct cfi_child *c)
+{
+    if (outstanding(c) > 1)
+        take_back_some(c, outstanding(c) - 1);
 }
 
 /* The worker that has most to do, if it has anything behind what it does now. */

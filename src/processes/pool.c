@@ -353,17 +353,28 @@ static void cancel_or_fail(struct cfi_process_pool *pool, cf_future *f)
     cfi_fail_task(pool, f, &error);
 }
 
+/* With a host a task that its worker will begin next counts as begun: a worker that it makes may
+ * take a while to come, and somebody who cancels what is left does not mean everything. */
+static void take_all_back(struct cfi_process_pool *pool, bool is_stop)
+{
+    for (unsigned i = 0; i < pool->options.max_workers; i++) {
+        struct cfi_child *c = cfi_child_at(pool, i);
+        if (!cfi_has_channel(c))
+            continue;
+        if (pool->host.start_process && !is_stop)
+            cfi_take_back_later(c);
+        else
+            cfi_take_back_all(c);
+    }
+}
+
 /* Cancels what has not begun; each cancel runs callbacks, so without the lock. */
-static void cancel_pending(struct cfi_process_pool *pool)
+static void cancel_pending(struct cfi_process_pool *pool, bool is_stop)
 {
     cf_future *f;
     do {
         cfi_lock(&pool->lock);
-        for (unsigned i = 0; i < pool->options.max_workers; i++) {
-            struct cfi_child *c = cfi_child_at(pool, i);
-            if (cfi_has_channel(c))
-                cfi_take_back_all(c);
-        }
+        take_all_back(pool, is_stop);
         f = cfi_take_queued(pool);
         cfi_unlock(&pool->lock);
         if (f)
@@ -406,7 +417,7 @@ static cf_status pool_shutdown(void *self, cf_shutdown_mode mode, int64_t deadli
         cfi_lock(&pool->lock);
         cfi_store_seq_cst(&pool->no_retries, true);
         cfi_unlock(&pool->lock);
-        cancel_pending(pool);
+        cancel_pending(pool, mode == CF_STOP_RUNNING);
     }
     if (mode == CF_STOP_RUNNING)
         cfi_stop_all(pool, deadline);

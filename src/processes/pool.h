@@ -120,6 +120,8 @@ struct cfi_child {
     bool is_stuck; /* nothing has come from it for a while */
     uint32_t awaited;
     bool said_ready;
+    char *
+        unfit; /* what it said of its initializer, if it leaves before the pool breaks; malloc'ed */
     bool signalled; /* for the sake of the task that is being stopped */
     bool has_timed; /* some task that it has has a limit */
     bool closed;    /* it gets no more tasks: it will be stopped or replaced */
@@ -189,6 +191,7 @@ struct cfi_death {
     bool condemned;
     bool expected; /* it was told to leave */
     bool in_initializer;
+    char *unfit;       /* it said so of its initializer: the pool breaks; malloc'ed */
     cf_future *guilty; /* one, unless it lied; linked by parcel->next */
 };
 
@@ -220,6 +223,7 @@ struct cfi_process_pool {
     bool closed, stopping;
     bool try_again; /* something could not be sent to an idle worker */
     bool is_strict; /* there were priorities: no task is sent before its turn */
+    bool is_unfit;  /* an initializer has failed: no more workers */
     bool awake;     /* the manager looks at everything once in a while */
     int start_error;
     int64_t start_again_at;
@@ -275,8 +279,9 @@ void cfi_set_idle(struct cfi_child *c, bool idle);
 void cfi_refill(struct cfi_child *c);
 void cfi_refill_all(struct cfi_process_pool *pool);
 void cfi_feed_idle(struct cfi_process_pool *pool);
-void cfi_take_back_all(struct cfi_child *c); /* what it has not begun goes to the queue's front */
-void cfi_help_stuck(struct cfi_child *c);    /* what waits behind its task goes to an idle one */
+void cfi_take_back_all(struct cfi_child *c);   /* what it has not begun goes to the queue's front */
+void cfi_take_back_later(struct cfi_child *c); /* that, but not what it begins next */
+void cfi_help_stuck(struct cfi_child *c);      /* what waits behind its task goes to an idle one */
 /* Tells the worker when to ring; true: there is a result already.  Or the manager then looks. */
 bool cfi_arm(struct cfi_child *c);
 void cfi_arm_or_wake(struct cfi_child *c);

@@ -21,6 +21,7 @@ enum {
     DEQUE_EVERY = 61,   /* a prime, as Go's scheduler takes for the same purpose */
     SEARCH_TURNS = 80,  /* looks before parking: some 25 us */
     MAX_PAUSES = 32,    /* between two looks */
+    YIELD_EVERY = 8,    /* looks */
 };
 
 static _Thread_local struct cf_worker *here;
@@ -264,6 +265,9 @@ static cf_future *search(struct cf_worker *w)
             judge_patience(w);
             return f;
         }
+        if (cfi_spins &&
+            i % YIELD_EVERY == YIELD_EVERY - 1) /* whoever has work for us may be on this CPU */
+            cfi_yield();
         for (int pause = 0; pause <= i && pause < MAX_PAUSES; pause++)
             cfi_pause();
     }
