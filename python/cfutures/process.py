@@ -7,6 +7,7 @@ import faulthandler
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import weakref
@@ -101,8 +102,9 @@ def _unreadable(what, error):
     return broken
 
 
-def _worker_main(channel, faults, initializer, initargs):
+def _worker_main(channel, faults, blocked, initializer, initargs):
     """The life of a worker process."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # who started it may block all
     if not faulthandler.is_enabled():
         faulthandler.enable(faults.fd)
     initialize = None if initializer is None else functools.partial(initializer, *initargs)
@@ -150,6 +152,7 @@ class _Crew:
         self.context = context
         self.is_fork = context.get_start_method(allow_none=False) == "fork"
         self.processes = {}
+        self._blocked = [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._initializer = initializer, initargs
         self._breaks = breaks
         self._is_renewed = is_renewed
@@ -162,7 +165,8 @@ class _Crew:
             self._forget_dead()
         faults = os.memfd_create("cfutures faults")
         try:
-            arguments = _Descriptor(channel), _Descriptor(faults), *self._initializer
+            descriptors = _Descriptor(channel), _Descriptor(faults)
+            arguments = *descriptors, self._blocked, *self._initializer
             process = self.context.Process(target=_worker_main, args=arguments)
             if self.is_fork and sys.version_info >= (3, 12) and threading.active_count() == 1:
                 process._Popen = _Popen
@@ -205,13 +209,13 @@ class _Crew:
             return self._ended.get(pid, (0, None))[1]
         return os.pread(faults, 1 << 16, 0).decode(errors="replace") or None
 
-    def failure(self, status, message, pid, signal, exitcode, out_of_memory):
+    def failure(self, status, message, pid, signum, exitcode, out_of_memory):
         """The exception for a call that has no reply."""
         if status == _STATUS_NO_MEMORY:
             return MemoryError(message)
         if status != _STATUS_BROKEN:
             return _base._failure(
-                _base._PROCESSES, status, message, pid, signal, exitcode, out_of_memory
+                _base._PROCESSES, status, message, pid, signum, exitcode, out_of_memory
             )
         traceback = self._traceback(pid)
         if self._breaks or " workers have died within " in message:
@@ -219,7 +223,7 @@ class _Crew:
             error.__cause__ = _RemoteTraceback(f"\n'''\n{message}\n{traceback or ''}'''")
             return error
         code = None if exitcode < 0 else exitcode
-        return WorkerDied(message, pid or None, signal or None, code, bool(out_of_memory), traceback)
+        return WorkerDied(message, pid or None, signum or None, code, bool(out_of_memory), traceback)
 
     def unreadable(self, error):
         """The exception for a reply that cannot be unpickled."""
