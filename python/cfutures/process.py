@@ -3,6 +3,7 @@
 
 import _thread
 import atexit
+import collections
 import faulthandler
 import functools
 import multiprocessing
@@ -13,6 +14,7 @@ import threading
 import weakref
 from concurrent.futures import process as standard_process
 from multiprocessing import popen_fork, reduction, util
+from time import monotonic
 from traceback import format_exception
 
 from . import _base, _engine
@@ -35,8 +37,10 @@ _DIED = (
 )
 _BROKEN = "A child process terminated abruptly, the process pool is not usable anymore"
 
+_STOPPED = "the call was stopped, by stop() or because its run limit had passed"
+
 # cf_status and cf_shutdown_mode, as numbers.
-_STATUS_BROKEN, _STATUS_NO_MEMORY = 5, 9
+_STATUS_STOPPED, _STATUS_BROKEN, _STATUS_NO_MEMORY = 3, 5, 9
 _FINISH, _CANCEL, _STOP = 0, 1, 2
 
 
@@ -213,6 +217,8 @@ class _Crew:
         """The exception for a call that has no reply."""
         if status == _STATUS_NO_MEMORY:
             return MemoryError(message)
+        if status == _STATUS_STOPPED:
+            return _base.TaskStopped(f"{_STOPPED}: {message}")
         if status != _STATUS_BROKEN:
             return _base._failure(
                 _base._PROCESSES, status, message, pid, signum, exitcode, out_of_memory
@@ -240,6 +246,188 @@ class _Crew:
             self._close_faults(pid)
 
 
+# ---- map --------------------------------------------------------------------------------------
+
+
+class _Batches:
+    """Feeds the calls of a map to a pool, in order and several at a time.
+
+    Without a size: as many as take about half a millisecond by what the last ones took, one at
+    first, and only so many batches ahead that the workers have enough to do.
+    """
+
+    _TARGET = 500_000  # nanoseconds
+
+    def __init__(self, life, fn, calls, size):
+        self._life = life
+        self._fn = fn
+        self._calls = calls
+        self._next = 0  # the first call that is not submitted
+        self._futures = collections.deque()  # (future, how many calls; 0: it is no batch)
+        self._lock = threading.RLock()
+        self._size = size or 1
+        self._is_fixed = size is not None
+        self._cost = None  # nanoseconds a call
+        self._workers = life.workers
+        self._ahead = 0  # batches that are not done
+        self._error = None  # why no more can be submitted
+        self.finished = threading.Event()  # all are submitted, or will not be
+        life.feeders.add(self)
+        self._feed(2 * self._workers)
+
+    def _fit(self):
+        if not self._is_fixed and self._cost is not None:
+            left = len(self._calls) - self._next
+            fit = min(self._TARGET // self._cost, 4 * self._size, left // (2 * self._workers))
+            self._size = max(1, fit)
+        return self._size
+
+    def _submit(self, calls):
+        future = self._life.pool.submit_batch(self._fn, calls)
+        if future is not None:
+            return [(future, len(calls))]
+        # One of them cannot be pickled: its own future says so.
+        return [(self._life.pool.submit(self._fn, call, {}), 0) for call in calls]
+
+    def _feed(self, limit):
+        """Submits batches until so many are ahead."""
+        with self._lock:
+            while self._next < len(self._calls) and (self._is_fixed or self._ahead < limit):
+                begin = self._next
+                self._next += self._fit()
+                try:
+                    submitted = self._submit(self._calls[begin : self._next])
+                except Exception as error:  # shut down, or broken
+                    self._give_up(error)
+                    break
+                self._futures.extend(submitted)
+                if not self._is_fixed:
+                    self._ahead += len(submitted)
+                    for future, _ in submitted:
+                        future.add_done_callback(self._done)
+            if self._next >= len(self._calls):
+                self._finish()
+
+    def _done(self, future):
+        with self._lock:
+            self._ahead -= 1
+            if self._next >= len(self._calls) or future.cancelled():
+                return
+            if future.exception() is None:
+                self._note(future.result())
+            self._feed(8 * self._workers if self._cost else 2 * self._workers)
+
+    def _note(self, reply):
+        if type(reply) is tuple:
+            cost = max(1, reply[0] // max(1, len(reply[1])))
+            self._cost = cost if self._cost is None else (self._cost + cost) // 2
+
+    def _finish(self):
+        self._life.feeders.discard(self)
+        self._calls = ()
+        self.finished.set()
+
+    def _give_up(self, error):
+        self._error = error
+        self._finish()
+
+    def next(self):
+        """The next future, and how many calls it makes; None after the last."""
+        with self._lock:
+            if not self._futures:
+                self._feed(self._ahead + 1)
+            if self._futures:
+                return self._futures.popleft()
+            if self._error is not None:
+                raise self._error
+            return None
+
+    def cancel(self):
+        """Cancels what has not begun."""
+        with self._lock:
+            if not self.finished.is_set():
+                self._give_up(_base.CancelledError())
+            for future, _ in self._futures:
+                future.cancel()
+
+
+class _Results:
+    """The iterator of a map in batches."""
+
+    def __init__(self, batches, crew, end):
+        self._batches = batches
+        self._crew = crew
+        self._end = end
+        self._values = iter(())
+        self._is_begun = False
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        for value in self._values:
+            return value
+        if self._batches is None:
+            raise StopIteration
+        self._is_begun = True
+        try:
+            while True:
+                entry = self._batches.next()
+                if entry is None:
+                    self._batches = None
+                    raise StopIteration
+                self._values = self._read(*entry)
+                for value in self._values:
+                    return value
+        except BaseException:
+            self.close()
+            raise
+
+    def _read(self, future, count):
+        try:
+            left = None if self._end is None else self._end - monotonic()
+            reply = future.result(left)
+        except BaseException:
+            future.cancel()
+            raise
+        if count == 0:
+            return iter((reply,))
+        _, results, are_packed, failures = reply
+        if not are_packed and failures is None:
+            return iter(results)
+        return self._each(results, are_packed, failures or {})
+
+    def _each(self, results, are_packed, failures):
+        results.reverse()
+        index = 0
+        try:
+            while results:
+                result = results.pop()
+                if index in failures:
+                    raise self._unpack(failures[index])
+                yield self._unpack(result) if are_packed else result
+                index += 1
+        except BaseException:
+            self.close()
+            raise
+
+    def _unpack(self, packed):
+        try:
+            return _engine.unpack(packed)
+        except Exception as error:
+            raise self._crew.unreadable(error) from None
+
+    def close(self):
+        """End the iteration, and cancel what has not begun."""
+        batches, self._batches = self._batches, None
+        if batches is not None:
+            batches.cancel()
+
+    def __del__(self):
+        if self._is_begun:
+            self.close()
+
+
 # ---- the pool's life --------------------------------------------------------------------------
 
 
@@ -251,13 +439,21 @@ class _Life:
     def __init__(self, crew, options):
         self.crew = crew
         self.pool = None
+        self.workers = options[0]
+        self.feeders = set()  # of maps whose calls are not all submitted
         self.is_closed = False
         self._options = options
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._closing = threading.Event()
 
-    def start(self):
+    def started(self):
         """The engine's pool, made when it is first needed."""
+        if self.is_closed:
+            raise RuntimeError(_base.shutdown_message())
+        return self.pool or self._start()
+
+    def _start(self):
         with self._lock:
             if self.is_closed or _global_shutdown:
                 raise RuntimeError(_base.shutdown_message())
@@ -273,8 +469,15 @@ class _Life:
         """Takes no more calls; has all ended, `timeout` seconds from now at the latest?"""
         self.is_closed = True
         self._closing.set()
-        if self.pool is None:
+        if self.pool is None or self._process != os.getpid():
             return True
+        end = None if timeout is None else monotonic() + timeout
+        for feeder in list(self.feeders):
+            if mode != _FINISH:
+                feeder.cancel()
+            elif not feeder.finished.wait(timeout):
+                return False
+            timeout = None if end is None else max(0, end - monotonic())
         ended = self.pool.shutdown(mode, timeout)
         if ended:
             self._bury()
@@ -431,6 +634,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         self._max_tasks_per_child = max_tasks_per_child
         self._safe_to_dynamically_spawn_children = not crew.is_fork
         self._run_limit = run_limit
+        self._is_exact = is_renewed or max_pending is not None  # each call is a task of its own
         self._processes = crew.processes
         self._life = _Life(
             crew,
@@ -457,10 +661,33 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         What cannot be pickled fails the future.  Raises RuntimeError after shutdown,
         BrokenProcessPool when the pool is broken, QueueFull when it is bounded and has no room.
         """
-        pool = self._life.pool or self._life.start()
+        pool = self._life.started()
         if self._run_limit is None:
             return pool.submit(fn, args, kwargs)
         return pool.submit(fn, args, kwargs, self._run_limit, 0)
+
+    def map(self, fn, *iterables, timeout=None, chunksize=1, buffersize=None):
+        """The results of fn over the iterables, as map() gives them, in order.
+
+        All calls are submitted at once; with `buffersize` that many, and one more for each result
+        that is read.  TimeoutError if a result is not there `timeout` seconds after this call.
+        The first error ends the iteration and cancels what has not begun; so does close().
+        chunksize: so many calls are one task; 1: calls that take little time go several at a time,
+        unless the executor was made to treat each on its own (on_crash, max_tasks_per_child,
+        run_limit, max_pending).
+        """
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        is_plain = type(self).submit is ProcessPoolExecutor.submit and "submit" not in vars(self)
+        if not is_plain or buffersize is not None or self._run_limit is not None:
+            return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+        if chunksize == 1 and self._is_exact:
+            return super().map(fn, *iterables, timeout=timeout)
+        end = None if timeout is None else monotonic() + timeout
+        calls = list(zip(*iterables))
+        self._life.started()
+        batches = _Batches(self._life, fn, calls, chunksize if chunksize > 1 else None)
+        return _Results(batches, self._life.crew, end)
 
     def using(self, *, run_limit=None, priority=0):
         """A view of this executor whose submit() and map() make their calls otherwise.
@@ -521,8 +748,7 @@ class _View(_base.Executor):
 
     def submit(self, fn, /, *args, **kwargs):
         """As the executor's submit()."""
-        life = self._executor._life
-        return (life.pool or life.start()).submit(fn, args, kwargs, *self._settings)
+        return self._executor._life.started().submit(fn, args, kwargs, *self._settings)
 
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
         """As the executor's shutdown()."""

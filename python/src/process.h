@@ -9,7 +9,7 @@
 
 #include "binding.h"
 
-enum { CFPY_HAS_BUFFERS = 1, CFPY_IS_EXCEPTION = 2 }; /* flags */
+enum { CFPY_HAS_BUFFERS = 1, CFPY_IS_EXCEPTION = 2, CFPY_IS_BATCH = 4 }; /* flags */
 
 /* ---- process_pickle.c; all with the GIL ---- */
 
@@ -40,6 +40,14 @@ int cfpy_run_call(const void *message, size_t size, cf_bytes *reply);
 int cfpy_run_initializer(void *unused);
 PyObject *cfpy_run_worker(PyObject *module, PyObject *args);
 PyObject *cfpy_fork(PyObject *module, PyObject *unused);
+/* Takes the exception that is set; what is sent in its place, or NULL and another is set.  is_ours: it
+ * came before the call. */
+PyObject *cfpy_exception_to_send(bool is_ours);
+
+/* ---- process_batch.c ---- */
+PyObject *cfpy_batch_of(PyObject *fn, PyObject *calls); /* a list of argument tuples */
+PyObject *cfpy_batch_run(PyObject *batch, int64_t since);
+PyObject *cfpy_unpack(PyObject *module, PyObject *bytes);
 
 /* ---- process_pool.c ---- */
 PyObject *cfpy_end_of_pools(PyObject *module, PyObject *unused);

@@ -123,7 +123,8 @@ static PyObject *submit_message(pool_object *self, cf_task *task)
     return NULL;
 }
 
-static PyObject *submit_pickle(pool_object *self, const struct cfpy_pickle *pickle, cf_task *task)
+static PyObject *submit_pickle(pool_object *self, const struct cfpy_pickle *pickle, unsigned flags,
+                               cf_task *task)
 {
     unsigned char few[1024], *message = few;
     task->arg_size = cfpy_pickle_size(pickle);
@@ -131,7 +132,7 @@ static PyObject *submit_pickle(pool_object *self, const struct cfpy_pickle *pick
         message = PyMem_Malloc(task->arg_size);
     if (!message)
         return PyErr_NoMemory();
-    cfpy_pickle_write(pickle, 0, message);
+    cfpy_pickle_write(pickle, flags, message);
     task->arg = message;
     PyObject *future = submit_message(self, task);
     if (message != few)
@@ -152,7 +153,7 @@ static PyObject *cannot_pickle(pool_object *self)
 static PyObject *submit_call(pool_object *self, PyObject *call, cf_task *task)
 {
     struct cfpy_pickle pickle;
-    PyObject *future = cfpy_pickle_dump(call, &pickle) == 0 ? submit_pickle(self, &pickle, task)
+    PyObject *future = cfpy_pickle_dump(call, &pickle) == 0 ? submit_pickle(self, &pickle, 0, task)
                                                             : cannot_pickle(self);
     cfpy_pickle_clear(&pickle);
     return future;
@@ -178,6 +179,28 @@ static PyObject *pool_submit(PyObject *op, PyObject *const *args, Py_ssize_t cou
     PyObject *call = PyTuple_Pack(has_names ? 3 : 2, args[0], args[1], args[2]);
     PyObject *future = call ? submit_call(self, call, &task) : NULL;
     Py_XDECREF(call);
+    return future;
+}
+
+/* (fn, list of argument tuples): all of them as one task.  None: something cannot be pickled. */
+static PyObject *pool_submit_batch(PyObject *op, PyObject *const *args, Py_ssize_t count)
+{
+    pool_object *self = (pool_object *)op;
+    cf_task task = { .size = sizeof task, .bytes_fn = cfpy_run_call };
+    if (count != 2 || !PyList_CheckExact(args[1]) || !self->executor)
+        return PyErr_Format(PyExc_RuntimeError, "cannot schedule new futures after shutdown");
+    struct cfpy_pickle pickle = { .stream.count = 0 };
+    PyObject *batch = cfpy_batch_of(args[0], args[1]);
+    bool is_pickled = batch && cfpy_pickle_dump(batch, &pickle) == 0;
+    PyObject *future = NULL;
+    if (is_pickled) {
+        future = submit_pickle(self, &pickle, CFPY_IS_BATCH, &task);
+    } else if (PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyErr_Clear();
+        future = Py_NewRef(Py_None);
+    }
+    cfpy_pickle_clear(&pickle);
+    Py_XDECREF(batch);
     return future;
 }
 
@@ -317,6 +340,7 @@ static PyObject *get_broken(PyObject *op, void *unused)
 
 static PyMethodDef methods[] = {
     { "submit", CFPY_METHOD(pool_submit), METH_FASTCALL, NULL },
+    { "submit_batch", CFPY_METHOD(pool_submit_batch), METH_FASTCALL, NULL },
     { "start_worker", pool_start_worker, METH_NOARGS, NULL },
     { "leave", pool_leave, METH_NOARGS, NULL },
     { "shutdown", pool_shutdown, METH_VARARGS, NULL },
@@ -347,6 +371,7 @@ PyType_Spec cfpy_process_pool_spec = {
 PyMethodDef cfpy_process_functions[] = {
     { "run_worker", cfpy_run_worker, METH_VARARGS, NULL },
     { "end_of_pools", cfpy_end_of_pools, METH_NOARGS, NULL },
+    { "unpack", cfpy_unpack, METH_O, NULL },
     { "fork", cfpy_fork, METH_NOARGS, NULL },
     { NULL, NULL, 0, NULL },
 };

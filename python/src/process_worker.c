@@ -68,15 +68,22 @@ static int reply_with(PyObject *object, unsigned flags, cf_bytes *reply)
     return failed;
 }
 
+PyObject *cfpy_exception_to_send(bool is_ours)
+{
+    PyObject *error = cfpy_fetch_exception();
+    PyObject *sent =
+        PyObject_CallFunctionObjArgs(worker.wrap, error, is_ours ? Py_True : Py_False, NULL);
+    Py_DECREF(error);
+    return sent;
+}
+
 /* Replies with the exception that is set, or with why that cannot travel. */
 static int reply_with_failure(bool is_ours, cf_bytes *reply)
 {
     for (int tries = 0; tries < 3; tries++) {
-        PyObject *error = cfpy_fetch_exception();
-        PyObject *sent = PyObject_CallFunction(worker.wrap, "OO", error, is_ours ? Py_True : Py_False);
+        PyObject *sent = cfpy_exception_to_send(is_ours && tries == 0);
         int failed = sent ? reply_with(sent, CFPY_IS_EXCEPTION, reply) : -1;
         Py_XDECREF(sent);
-        Py_DECREF(error);
         if (!failed)
             return 0;
     }
@@ -96,10 +103,12 @@ static PyObject *call(PyObject *tuple)
 int cfpy_run_call(const void *message, size_t size, cf_bytes *reply)
 {
     cfpy_hold();
+    bool is_batch = *(const unsigned char *)message & CFPY_IS_BATCH;
+    int64_t since = is_batch ? cfpy_now() : 0;
     PyObject *tuple = cfpy_pickle_load(message, size);
     if (!tuple)
         return reply_with_failure(true, reply);
-    PyObject *result = call(tuple);
+    PyObject *result = is_batch ? cfpy_batch_run(tuple, since) : call(tuple);
     int failed = result ? reply_with(result, 0, reply) : -1;
     if (failed)
         failed = reply_with_failure(false, reply);
