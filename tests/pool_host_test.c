@@ -108,6 +108,50 @@ static void test_the_host_makes_the_threads(void **state)
     assert_int_equal(host.count, 3);
 }
 
+static const cf_host on_request = {
+    .size = sizeof on_request, .data = &host, .start_thread = start_lent, .on_request = true
+};
+
+static void test_threads_on_request(void **state)
+{
+    (void)state;
+    static struct gate gate = GATE_INIT;
+    cf_executor *pool = pool_with(CF_THREAD_POOL_OPTIONS(.max_workers = 3, .host = &on_request));
+    cf_future_unref(occupied(pool, &gate));
+    for (unsigned i = 2; i <= 3; i++) {
+        cf_future *f = submitted(pool, check_is_lent, NULL, 0, 0);
+        assert_int_equal(host.count, i - 1); /* it alone starts none */
+        assert_int_equal(cf_thread_pool_start_worker(pool), CF_OK);
+        assert_int_equal(level_now(&host.entered), i);
+        assert_int_equal(cf_future_result(f, LIMIT, NULL, 0), CF_OK);
+        cf_future_unref(f);
+        cf_future_unref(occupied(pool, &gate));
+    }
+    assert_int_equal(cf_thread_pool_start_worker(pool), CF_FULL);
+    gate_open(&gate);
+    end_hosted(pool);
+}
+
+static void test_a_request_that_fails(void **state)
+{
+    (void)state;
+    cf_executor *pool = pool_with(CF_THREAD_POOL_OPTIONS(.max_workers = 2, .host = &on_request));
+    assert_int_equal(cf_thread_pool_start_worker(pool), CF_OK); /* the first comes with a task */
+    assert_int_equal(host.count, 0);
+    host.refused = 1;
+    host.error = EMFILE;
+    cf_future *f = submitted(pool, check_is_lent, NULL, 0, 0);
+    assert_int_equal(cf_thread_pool_start_worker(pool), CF_SYSTEM);
+    assert_int_equal(cf_last_error()->code, EMFILE);
+    assert_int_equal(cf_future_result(f, LIMIT, NULL, 0), CF_OK);
+    cf_future_unref(f);
+    end_hosted(pool);
+    pool = hosted(1);
+    assert_int_equal(cf_thread_pool_start_worker(pool), CF_INVALID);
+    assert_int_equal(cf_thread_pool_start_worker(NULL), CF_INVALID);
+    end_pool(pool);
+}
+
 static int set_name_back(void *data)
 {
     level_raise(data);
@@ -460,6 +504,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_the_host_makes_the_threads, set_up),
         cmocka_unit_test_setup(test_lent_threads_are_initialized_and_finalized, set_up),
+        cmocka_unit_test_setup(test_threads_on_request, set_up),
+        cmocka_unit_test_setup(test_a_request_that_fails, set_up),
         cmocka_unit_test_setup(test_free_on_a_lent_thread, set_up),
         cmocka_unit_test_setup(test_no_thread_at_all, set_up),
         cmocka_unit_test_setup(test_a_pool_that_got_no_thread_ends, set_up),
