@@ -77,14 +77,16 @@ def test_each_future_has_an_error_of_its_own():
 
 
 @ours
-def test_the_error_says_how_the_worker_died():
-    assert program("""
+@pytest.mark.parametrize("function, text", [("kill_me", "signal 9"), ("leave_with_3", "code 3"),
+                                            ("leave_with_0", "code 0")])
+def test_the_cause_says_how_the_worker_died(function, text):
+    assert program(f"""
         pool = process_pool(1, method="fork")
-        task = pool.submit(kill_me)
-        error = task.exception(SOON)
-        report([isinstance(error, futures.WorkerDied), error.signal, error.exitcode,
-                error.out_of_memory, str(error.pid) in str(error)])
-    """) == [True, signal.SIGKILL, None, False, True]
+        task = pool.submit({function})
+        until(lambda: pool._processes)
+        pid, error = list(pool._processes)[0], task.exception(SOON)
+        report([str(pid) in str(error.__cause__), "{text}" in str(error.__cause__)])
+    """) == [True, True]
 
 
 # on_crash="replace": only the guilty -------------------------------------------------------------
@@ -158,6 +160,8 @@ def test_a_death_in_a_map():
 @ours
 def test_the_error_has_the_traceback_of_a_fatal_error():
     texts = program("""
+        import faulthandler
+        faulthandler.disable()
         texts = []
         for function in read_null, abort:
             with process_pool(1, method="fork", on_crash="replace") as pool:
@@ -551,7 +555,6 @@ def test_a_halted_parent():
     """Nothing is taken for dead because the parent was not there for a while."""
     assert program("""
         import subprocess
-import textwrap
         with process_pool(2, method="fork", on_crash="replace") as pool:
             tasks = [pool.submit(nap, 0.01) for _ in range(100)]
             subprocess.Popen(["sh", "-c", "kill -STOP $PPID; sleep 3; kill -CONT $PPID"]).wait()
@@ -689,7 +692,8 @@ def test_without_shared_memory_in_the_file_system(how, method):
 @ours
 @pytest.mark.parametrize("kind", ["thread_pool", "process_pool"])
 def test_few_descriptors(kind):
-    """With each number of free descriptors it works or raises, hangs never, and leaves none."""
+    """With each number of free descriptors it works or raises, hangs never, and leaves none: but for
+    a pipe that multiprocessing itself leaves when its second one fails."""
     outcome = program(f"""
         import resource
         {kind}(1).submit(abs, -1).result()
@@ -708,7 +712,7 @@ def test_few_descriptors(kind):
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             pool = None
-            if not until(lambda: descriptors() <= before, 5):
+            if not until(lambda: descriptors() <= before + 2, 2):
                 kinds.add(f"leak at {{free}}")
         with {kind}(2) as pool:
             kinds.add(pool.submit(abs, -2).result(SOON))

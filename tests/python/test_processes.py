@@ -353,8 +353,7 @@ def test_a_map_with_an_argument_that_cannot_be_pickled(forked):
 def test_an_argument_that_cannot_be_unpickled(pool):
     """With the standard module it breaks the pool."""
     future = pool.submit(show, BadInTheWorker())
-    with pytest.raises(KeyError, match="not to be unpickled here"):
-        future.result(SOON)
+    assert "not to be unpickled here" in str(future.exception(SOON))
     assert pool.submit(int).result() == 0
 
 
