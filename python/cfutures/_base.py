@@ -106,8 +106,19 @@ class _Condition:
 
     def wait(self, timeout=None):
         """Until the future is done; False: not in time."""
-        _engine.wait([self._future], timeout, ALL_COMPLETED)
+        self.release()
+        try:
+            _engine.wait([self._future], timeout, ALL_COMPLETED)
+        finally:
+            self.acquire()
         return self._future.done()
+
+    def wait_for(self, predicate, timeout=None):
+        """Until predicate() holds; what it returned."""
+        while not (result := predicate()):
+            if not self.wait(timeout):
+                return predicate()
+        return result
 
 
 def _tell_waiters(future, waiters):

@@ -89,7 +89,7 @@ int cfi_pool_start_worker(struct cfi_pool *pool)
     int64_t again_at = cfi_load_relaxed(&pool->start_again_at);
     if (number >= pool->options.max_workers)
         return EAGAIN;
-    if (again_at && cfi_now() < again_at)
+    if (again_at && !pool->host.on_request && cfi_now() < again_at)
         return pool->start_error;
     struct cf_worker *w = worker_new(pool, number);
     cfi_store_relaxed(&pool->start_again_at, 0);
