@@ -12,9 +12,10 @@ from ._base import QueueFull as QueueFull
 from ._base import TaskStopped as TaskStopped
 from ._base import TimeoutError as TimeoutError
 from ._base import as_completed as as_completed
-from ._base import cpu_count as cpu_count
 from ._base import wait as wait
+from ._engine import cpu_count as cpu_count
 from .install import install as install
+from .install import installed as installed
 from .process import ProcessPoolExecutor as ProcessPoolExecutor
 from .process import WorkerDied as WorkerDied
 from .thread import ThreadPoolExecutor as ThreadPoolExecutor

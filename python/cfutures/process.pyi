@@ -13,6 +13,23 @@ class WorkerDied(BrokenProcessPool):
     exitcode: int | None
     out_of_memory: bool
     traceback: str | None
+    def __init__(
+        self,
+        message: str = "",
+        pid: int | None = None,
+        signal: int | None = None,
+        exitcode: int | None = None,
+        out_of_memory: bool = False,
+        traceback: str | None = None,
+    ) -> None: ...
+
+class _View(Executor):
+    def __init__(
+        self, executor: ProcessPoolExecutor, run_limit: float | None, priority: int
+    ) -> None: ...
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None: ...
 
 class ProcessPoolExecutor(Executor, _ProcessPoolExecutor):
     def __init__(
@@ -30,6 +47,10 @@ class ProcessPoolExecutor(Executor, _ProcessPoolExecutor):
         run_limit: float | None = None,
         max_pending: int | None = None,
         when_full: Literal["wait", "raise"] = "wait",
+    ) -> None: ...
+    def using(self, *, run_limit: float | None = None, priority: int = 0) -> _View: ...
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
     ) -> None: ...
     def terminate_workers(self) -> None: ...
     def kill_workers(self) -> None: ...

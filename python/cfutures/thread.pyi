@@ -6,6 +6,12 @@ from typing import Any, Literal
 
 from ._base import Executor
 
+class _View(Executor):
+    def __init__(self, executor: ThreadPoolExecutor, priority: int) -> None: ...
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
+    ) -> None: ...
+
 class ThreadPoolExecutor(Executor, _ThreadPoolExecutor):
     def __init__(
         self,
@@ -17,4 +23,8 @@ class ThreadPoolExecutor(Executor, _ThreadPoolExecutor):
         max_pending: int | None = None,
         when_full: Literal["wait", "raise", "run"] = "wait",
         inherit_context: bool = False,
+    ) -> None: ...
+    def using(self, *, priority: int = 0) -> _View: ...
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None
     ) -> None: ...
