@@ -6,6 +6,7 @@ import atexit
 import collections
 import faulthandler
 import functools
+import itertools
 import multiprocessing
 import os
 import signal
@@ -28,9 +29,17 @@ _rebuild_exc = standard_process._rebuild_exc
 _ThreadWakeup = standard_process._ThreadWakeup
 _ExecutorManagerThread = standard_process._ExecutorManagerThread
 _check_system_limits = standard_process._check_system_limits
+_process_chunk = standard_process._process_chunk
 _threads_wakeups = weakref.WeakKeyDictionary()
-_system_limited = None
 _global_shutdown = False
+
+
+def __getattr__(name):
+    """What else programs take from the standard module."""
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(standard_process, name)
+
 
 _DIED = (
     "A process in the process pool was terminated abruptly while the future was running or pending."
@@ -38,6 +47,8 @@ _DIED = (
 _BROKEN = "A child process terminated abruptly, the process pool is not usable anymore"
 
 _STOPPED = "the call was stopped, by stop() or because its run limit had passed"
+
+_MOST_ENDED = 1000  # workers whose end is remembered
 
 # cf_status and cf_shutdown_mode, as numbers.
 _STATUS_STOPPED, _STATUS_BROKEN, _STATUS_NO_MEMORY = 3, 5, 9
@@ -109,8 +120,7 @@ def _unreadable(what, error):
 def _worker_main(channel, faults, blocked, initializer, initargs):
     """The life of a worker process."""
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # who started it may block all
-    if not faulthandler.is_enabled():
-        faulthandler.enable(faults.fd)
+    faulthandler.enable(faults.fd)
     initialize = None if initializer is None else functools.partial(initializer, *initargs)
     status = _engine.run_worker(channel.fd, initialize, _wrap)
     if status:
@@ -161,7 +171,8 @@ class _Crew:
         self._breaks = breaks
         self._is_renewed = is_renewed
         self._faults = {}  # what faulthandler writes of each, as a file without a name
-        self._ended = {}  # of those that are forgotten and ended badly: exit code, traceback
+        self._told = set()  # those whose fatal errors stand on stderr
+        self._ended = {}  # of the last ones that are forgotten: exit code, traceback
 
     def start(self, channel, number):
         """Starts a worker that serves the channel; its pid."""
@@ -197,8 +208,9 @@ class _Crew:
             code = process.exitcode
             if code is None:
                 continue
-            if code != 0:
-                self._ended[pid] = code, self._traceback(pid)
+            self._ended[pid] = code, self._traceback(pid)
+            if len(self._ended) > _MOST_ENDED:
+                del self._ended[next(iter(self._ended))]
             self._close_faults(pid)
             self.processes.pop(pid, None)
 
@@ -224,6 +236,9 @@ class _Crew:
                 _base._PROCESSES, status, message, pid, signum, exitcode, out_of_memory
             )
         traceback = self._traceback(pid)
+        if traceback and faulthandler.is_enabled() and pid not in self._told:
+            self._told.add(pid)
+            print(traceback, file=sys.stderr)
         if self._breaks or " workers have died within " in message:
             error = BrokenProcessPool(_DIED if self._breaks else message)
             error.__cause__ = _RemoteTraceback(f"\n'''\n{message}\n{traceback or ''}'''")
@@ -235,14 +250,17 @@ class _Crew:
         """The exception for a reply that cannot be unpickled."""
         return _unreadable("The result", error)
 
+    def leave(self):
+        """In a forked child."""
+        for pid in list(self._faults):
+            self._close_faults(pid)
+
     def bury(self):
         """When all have ended."""
         for process in list(self.processes.values()):
             process.join()
         for pid in list(self._faults):
-            text = self._traceback(pid)
-            if text:
-                self._ended[pid] = 0, text
+            self._ended[pid] = None, self._traceback(pid)
             self._close_faults(pid)
 
 
@@ -503,6 +521,7 @@ class _Life:
     def leave(self):
         """In a forked child: the pool is the parent's."""
         self.is_closed = True
+        self.crew.leave()
         if self.pool is not None:
             self.pool.leave()
 
@@ -680,7 +699,12 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
             raise ValueError("chunksize must be >= 1.")
         is_plain = type(self).submit is ProcessPoolExecutor.submit and "submit" not in vars(self)
         if not is_plain or buffersize is not None or self._run_limit is not None:
-            return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+            if chunksize == 1:
+                return super().map(fn, *iterables, timeout=timeout, buffersize=buffersize)
+            chunks = _chunks(zip(*iterables), chunksize)
+            run = functools.partial(_process_chunk, fn)
+            results = super().map(run, chunks, timeout=timeout, buffersize=buffersize)
+            return itertools.chain.from_iterable(results)
         if chunksize == 1 and self._is_exact:
             return super().map(fn, *iterables, timeout=timeout)
         end = None if timeout is None else monotonic() + timeout
@@ -737,6 +761,11 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
     @property
     def _shutdown_thread(self):
         return self._life.is_closed
+
+
+def _chunks(calls, size):
+    while chunk := tuple(itertools.islice(calls, size)):
+        yield chunk
 
 
 class _View(_base.Executor):
