@@ -73,7 +73,7 @@ def submit_to_processes(method):
 
 
 def mapped_in_chunks(size):
-    return processes(f"Q3 {size}", f"map_results:{size}", 2, 20000 if size == 1 else 100000,
+    return processes(f"Q3 {size}", f"map_results:{size}", 2, 50000,
                      title=f"map a tiny function, chunksize {size}; us a task")
 
 
