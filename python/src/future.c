@@ -7,7 +7,7 @@
 /* What a callback of set_result, set_exception or cancel raised beyond Exception: it goes to the
  * caller, as in the standard.  Elsewhere it is logged. */
 static _Thread_local struct {
-    bool is_called; /* by such a method */
+    unsigned depth; /* such methods that are on this thread's stack */
     PyObject *escaped;
 } user;
 
@@ -179,7 +179,7 @@ static void call_back(cfpy_future *self, PyObject *fn)
     PyObject *result = PyObject_CallOneArg(fn, (PyObject *)self);
     if (result) {
         Py_DECREF(result);
-    } else if (user.is_called && !user.escaped && !PyErr_ExceptionMatches(PyExc_Exception)) {
+    } else if (user.depth > 0 && !user.escaped && !PyErr_ExceptionMatches(PyExc_Exception)) {
         user.escaped = cfpy_fetch_exception();
     } else {
         cfpy_log(cfpy_module_of(Py_TYPE(self)), false, "exception calling callback for %r",
@@ -202,8 +202,11 @@ static void call_all_back(cfpy_future *self)
     PyObject *callbacks = self->callbacks;
     self->callbacks = NULL;
     self->called_back = true;
-    for (Py_ssize_t i = 0; callbacks && i < PyList_GET_SIZE(callbacks); i++)
-        call_back(self, PyList_GET_ITEM(callbacks, i));
+    for (Py_ssize_t i = 0; callbacks && i < PyList_GET_SIZE(callbacks); i++) {
+        PyObject *fn = Py_NewRef(PyList_GET_ITEM(callbacks, i));
+        call_back(self, fn);
+        Py_DECREF(fn);
+    }
     Py_XDECREF(callbacks);
 }
 
@@ -243,7 +246,7 @@ static PyObject *escaped(PyObject *result)
 {
     PyObject *exception = user.escaped;
     user.escaped = NULL;
-    user.is_called = false;
+    user.depth--;
     if (!exception)
         return result;
     Py_XDECREF(result);
@@ -268,7 +271,7 @@ static PyObject *add_done_callback(PyObject *op, PyObject *const *args, Py_ssize
     cfpy_future_apply(self);
     bool is_done = cf_future_done(self->future) || self->manual == CFPY_CANCELLED;
     if (is_done && (!self->hooked || self->called_back)) {
-        user.is_called = true;
+        user.depth++;
         call_back(self, fn);
         return escaped(Py_NewRef(Py_None));
     }
@@ -453,7 +456,7 @@ static PyObject *cancel(PyObject *op, PyObject *unused)
     cfpy_future_apply(self);
     if (self->manual == CFPY_CANCELLED)
         Py_RETURN_TRUE;
-    user.is_called = true;
+    user.depth++;
     bool is_cancelled_now = cf_future_cancel(self->future);
     cfpy_hold();
     return escaped(PyBool_FromLong(is_cancelled_now));
@@ -474,7 +477,7 @@ static PyObject *stop(PyObject *op, PyObject *args, PyObject *named)
         return NULL;
     if (!(grace >= 0 && grace < 9e9))
         return PyErr_Format(PyExc_ValueError, "grace must be a number of seconds from 0 on");
-    user.is_called = true;
+    user.depth++;
     bool was_open = cf_future_stop(((cfpy_future *)op)->future, (int64_t)(grace * 1e9));
     cfpy_hold();
     return escaped(PyBool_FromLong(was_open));
@@ -525,7 +528,7 @@ static PyObject *settle(cfpy_future *self, enum cfpy_kind kind, PyObject *value)
         return invalid_state(self);
     cfpy_future_set(self, kind, Py_NewRef(value));
     const cf_error failed = { .size = sizeof failed, .status = CF_FAILED, .exit_code = -1 };
-    user.is_called = true;
+    user.depth++;
     if (kind == CFPY_EXCEPTION)
         (void)cf_future_set_exception(self->future, &failed);
     else
