@@ -3,8 +3,8 @@
  *
  * A worker keeps it from task to task and lets go only when it rests.  Two threads that hand tasks
  * to and fro would each sleep in the GIL's queue: the one that has seen its turn come finds the
- * other still holding it for some 200 ns.  So whoever lets go in here counts, and whoever wants it
- * watches that count for a short while before it gets into the queue. */
+ * other still holding it for some 200 ns.  So whoever takes it in here leaves word, and whoever wants
+ * it watches that for a short while before it gets into the queue. */
 #include "binding.h"
 
 #include <sched.h>
@@ -20,14 +20,11 @@
 
 enum { TURNS = 400, YIELD_EVERY = 32, YIELDS_ALONE = 8 };
 
-static atomic_uint
-    releases; /* how often some thread has let go in here: a hint, nothing depends on it */
+/* Who has taken the GIL in here and not let go of it in here: a hint, nothing depends on it. */
+static _Atomic(PyThreadState *) holder;
 static int turns, yield_every;
 
-static _Thread_local struct {
-    PyThreadState *state; /* not NULL: this thread has let go of the GIL in here */
-    unsigned seen;        /* `releases` then */
-} here;
+static _Thread_local PyThreadState *let_go; /* not NULL: this thread has, in here */
 
 void cfpy_gil_init(void)
 {
@@ -38,35 +35,38 @@ void cfpy_gil_init(void)
 
 void cfpy_let_go(void)
 {
-    if (here.state)
+    if (let_go)
         return;
-    here.state = PyEval_SaveThread();
-    here.seen = atomic_fetch_add_explicit(&releases, 1, memory_order_relaxed) + 1;
+    let_go = PyEval_SaveThread();
+    PyThreadState *me = let_go;
+    (void)atomic_compare_exchange_strong_explicit(&holder, &me, NULL, memory_order_relaxed,
+                                                  memory_order_relaxed);
 }
 
-static bool is_still_held(void)
+static bool is_held(void)
 {
-    return atomic_load_explicit(&releases, memory_order_relaxed) == here.seen;
+    return atomic_load_explicit(&holder, memory_order_relaxed) != NULL;
 }
 
 void cfpy_hold(void)
 {
-    PyThreadState *state = here.state;
+    PyThreadState *state = let_go;
     if (!state)
         return;
-    for (int i = 0; i < turns && is_still_held(); i++) {
+    for (int i = 0; i < turns && is_held(); i++) {
         if (i % yield_every == yield_every - 1) /* it may have been put on this CPU */
             (void)sched_yield();
         else
             PAUSE();
     }
-    here.state = NULL;
+    let_go = NULL;
     PyEval_RestoreThread(state);
+    atomic_store_explicit(&holder, state, memory_order_relaxed);
 }
 
 struct cfpy_visit cfpy_enter(void)
 {
-    struct cfpy_visit visit = { .ensured = !here.state && !PyGILState_Check() };
+    struct cfpy_visit visit = { .ensured = !let_go && !PyGILState_Check() };
     if (visit.ensured)
         visit.state = PyGILState_Ensure();
     else

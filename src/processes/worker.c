@@ -24,7 +24,8 @@
 #include <unistd.h>
 
 enum {
-    SPINS = 200, /* pauses before going to sleep: some microseconds */
+    SPINS =
+        1000, /* pauses before going to sleep: some 13 us, in which a caller has read the reply */
     SHORT = 500, /* ns: of tasks below that only every                     */
     APART = 8,   /* eighth end is looked up on the clock                */
     WATCH_STACK = 64 * 1024
