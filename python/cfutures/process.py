@@ -206,24 +206,23 @@ class _Crew:
     def _forget_dead(self):
         for pid, process in list(self.processes.items()):
             code = process.exitcode
-            if code is None:
-                continue
-            self._ended[pid] = code, self._traceback(pid)
-            if len(self._ended) > _MOST_ENDED:
-                del self._ended[next(iter(self._ended))]
-            self._close_faults(pid)
-            self.processes.pop(pid, None)
+            if code is not None:
+                self._note_end(pid, code)
+                self.processes.pop(pid, None)
 
-    def _close_faults(self, pid):
-        faults = self._faults.pop(pid, None)
-        if faults is not None:
-            os.close(faults)
+    def _note_end(self, pid, code):
+        self._ended[pid] = code, self._traceback(pid)
+        if len(self._ended) > _MOST_ENDED:
+            del self._ended[next(iter(self._ended))]
 
     def _traceback(self, pid):
-        faults = self._faults.get(pid)
-        if faults is None:
-            return self._ended.get(pid, (0, None))[1]
-        return os.pread(faults, 1 << 16, 0).decode(errors="replace") or None
+        """What faulthandler has written of a process that has ended, or None."""
+        faults = self._faults.pop(pid, None)
+        if faults is not None:
+            text = os.pread(faults, 1 << 16, 0).decode(errors="replace") or None
+            os.close(faults)
+            self._ended[pid] = None, text
+        return self._ended.get(pid, (None, None))[1]
 
     def failure(self, status, message, pid, signum, exitcode, out_of_memory):
         """The exception for a call that has no reply."""
@@ -252,16 +251,14 @@ class _Crew:
 
     def leave(self):
         """In a forked child."""
-        for pid in list(self._faults):
-            self._close_faults(pid)
+        while self._faults:
+            os.close(self._faults.popitem()[1])
 
     def bury(self):
         """When all have ended."""
-        for process in list(self.processes.values()):
+        for pid, process in list(self.processes.items()):
             process.join()
-        for pid in list(self._faults):
-            self._ended[pid] = None, self._traceback(pid)
-            self._close_faults(pid)
+            self._note_end(pid, process.exitcode)
 
 
 # ---- map --------------------------------------------------------------------------------------
@@ -515,8 +512,10 @@ class _Life:
             self.close(_FINISH, timeout)
 
     def _bury(self):
-        self.crew.bury()
-        self.living.discard(self)
+        with self._lock:
+            if self in self.living:
+                self.crew.bury()
+                self.living.discard(self)
 
     def leave(self):
         """In a forked child: the pool is the parent's."""
@@ -572,6 +571,16 @@ class _CallQueue:
 
     def join_thread(self):
         pass
+
+
+class _PendingWorkItems:
+    """What `_pending_work_items` answers: how many calls are not done."""
+
+    def __init__(self, life):
+        self._life = life
+
+    def __len__(self):
+        return 0 if self._life.pool is None else self._life.pool.unfinished
 
 
 # ---- the executor -----------------------------------------------------------------------------
@@ -669,6 +678,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
                 initializer is not None,
             ),
         )
+        self._pending_work_items = _PendingWorkItems(self._life)
         self._call_queue = _CallQueue()
         self._executor_manager_thread = _ManagerThread(self._life)
         self._finalizer = weakref.finalize(self, self._life.close_behind, _FINISH)

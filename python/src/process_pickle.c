@@ -331,10 +331,9 @@ static PyObject *copy_buffers(const unsigned char *message, const struct head *h
 /* The unpickler copies what it keeps. */
 static PyObject *load(const unsigned char *data, size_t size, PyObject *buffers)
 {
-    PyObject *view = size < SMALL
-                         ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
-                         : PyMemoryView_FromMemory((char *)(uintptr_t)data, (Py_ssize_t)size,
-                                                   PyBUF_READ);
+    PyObject *view = size < SMALL ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
+                                  : PyMemoryView_FromMemory((char *)(uintptr_t)data,
+                                                            (Py_ssize_t)size, PyBUF_READ);
     if (!view)
         return NULL;
     PyObject *args[] = { view, buffers };

@@ -22,7 +22,7 @@ typedef struct {
 } pool_object;
 
 static struct {
-    bool have_ended;                      /* the interpreter exits: no hook calls Python any more */
+    bool have_ended; /* the interpreter exits: no hook calls Python any more */
 } pools;
 static _Thread_local pool_object *submits; /* this thread does, to that pool */
 
@@ -92,15 +92,32 @@ static PyObject *raise_start_error(pool_object *self)
     return NULL;
 }
 
-/* Again after a signal whose handlers raise nothing.  1: accepted; else an exception is set. */
-static int submit_task(pool_object *self, const cf_task *task, cf_future **ret)
+/* What is to be sent. */
+struct parcel {
+    const struct cfpy_pickle *pickle;
+    unsigned flags;
+};
+
+/* Nobody else changes the parts: their owners have been told that they are in use. */
+static void write_parcel(void *data, void *to)
+{
+    enum { LARGE = 1 << 20 };
+    const struct parcel *p = data;
+    PyThreadState *state = cfpy_pickle_size(p->pickle) > LARGE ? PyEval_SaveThread() : NULL;
+    cfpy_pickle_write(p->pickle, p->flags, to);
+    if (state)
+        PyEval_RestoreThread(state);
+}
+
+/* Again after a signal whose handlers raise nothing.  true: accepted; else an exception is set. */
+static bool send(pool_object *self, const cf_task *task, struct parcel *parcel, cf_future **ret)
 {
     cf_status s;
     pool_object *former_pool = submits;
     submits = self;
     do {
         const cf_wait_hooks *former = cfpy_wait_begin();
-        s = cf_submit_task(self->executor, task, ret);
+        s = cf_process_pool_submit(self->executor, task, write_parcel, parcel, ret);
         cfpy_wait_end(former);
     } while (s == CF_INTERRUPTED && PyErr_CheckSignals() == 0);
     submits = former_pool;
@@ -108,36 +125,22 @@ static int submit_task(pool_object *self, const cf_task *task, cf_future **ret)
         (void)raise_start_error(self);
     else if (s != CF_OK && s != CF_INTERRUPTED)
         (void)cfpy_raise_last(self->module, CFPY_PROCESSES);
-    return s == CF_OK;
-}
-
-static PyObject *submit_message(pool_object *self, cf_task *task)
-{
-    cfpy_future *future = cfpy_future_alloc(self->module, CFPY_PROCESSES);
-    if (!future)
-        return NULL;
-    cfpy_future_set(future, CFPY_NOTHING, Py_NewRef(self->crew));
-    if (submit_task(self, task, &future->future) && !PyErr_Occurred())
-        return (PyObject *)future;
-    Py_DECREF(future);
-    return NULL;
+    return s == CF_OK && !PyErr_Occurred();
 }
 
 static PyObject *submit_pickle(pool_object *self, const struct cfpy_pickle *pickle, unsigned flags,
                                cf_task *task)
 {
-    unsigned char few[1024], *message = few;
+    struct parcel parcel = { pickle, flags };
+    cfpy_future *future = cfpy_future_alloc(self->module, CFPY_PROCESSES);
+    if (!future)
+        return NULL;
     task->arg_size = cfpy_pickle_size(pickle);
-    if (task->arg_size > sizeof few)
-        message = PyMem_Malloc(task->arg_size);
-    if (!message)
-        return PyErr_NoMemory();
-    cfpy_pickle_write(pickle, flags, message);
-    task->arg = message;
-    PyObject *future = submit_message(self, task);
-    if (message != few)
-        PyMem_Free(message);
-    return future;
+    cfpy_future_set(future, CFPY_NOTHING, Py_NewRef(self->crew));
+    if (send(self, task, &parcel, &future->future))
+        return (PyObject *)future;
+    Py_DECREF(future);
+    return NULL;
 }
 
 /* The standard starts a worker for each call, also for one that cannot be pickled. */
@@ -338,6 +341,12 @@ static PyObject *get_broken(PyObject *op, void *unused)
     return PyBool_FromLong(cf_process_pool_is_broken(((pool_object *)op)->executor));
 }
 
+static PyObject *get_unfinished(PyObject *op, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(cf_process_pool_unfinished(((pool_object *)op)->executor));
+}
+
 static PyMethodDef methods[] = {
     { "submit", CFPY_METHOD(pool_submit), METH_FASTCALL, NULL },
     { "submit_batch", CFPY_METHOD(pool_submit_batch), METH_FASTCALL, NULL },
@@ -349,6 +358,7 @@ static PyMethodDef methods[] = {
 
 static PyGetSetDef attributes[] = {
     { "is_broken", get_broken, NULL, NULL, NULL },
+    { "unfinished", get_unfinished, NULL, NULL, NULL },
     { NULL, NULL, NULL, NULL, NULL },
 };
 

@@ -76,9 +76,9 @@ static int make_failure(cfpy_future *self)
     PyObject *crew = crew_of(self);
     if (!crew)
         return self->kind == CFPY_NOTHING ? -1 : 0;
-    PyObject *exception = PyObject_CallMethod(
-        crew, "failure", "isiiii", (int)e->status, e->message, e->worker_pid, e->signal_number,
-        e->exit_code, e->out_of_memory);
+    PyObject *exception =
+        PyObject_CallMethod(crew, "failure", "isiiii", (int)e->status, e->message, e->worker_pid,
+                            e->signal_number, e->exit_code, e->out_of_memory);
     Py_DECREF(crew);
     if (!exception)
         return -1;

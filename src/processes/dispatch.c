@@ -248,7 +248,8 @@ static bool put_argument(struct cfi_child *c, struct cfi_slot *slot, cf_future *
                          uint64_t *ret_end)
 {
     const struct cfi_parcel *p = cfi_parcel_of(f);
-    size_t size = p->block ? cfi_future_extra(f)->task.arg_size : cfi_arg_size(f);
+    const cf_task *task = &cfi_future_extra(f)->task;
+    size_t size = task->arg_size;
     *ret_end = c->heap_at;
     slot->arg_size = size;
     if (p->block) {
@@ -258,7 +259,7 @@ static bool put_argument(struct cfi_child *c, struct cfi_slot *slot, cf_future *
     }
     if (size <= CFI_INLINE_ARG) {
         slot->arg_place = CFI_INLINE;
-        memcpy(slot->arg, cfi_future_arg(f), size);
+        memcpy(slot->arg, task->arg, size);
         return true;
     }
     uint64_t at = cfi_heap_fit(c->heap_at, size);
@@ -266,7 +267,7 @@ static bool put_argument(struct cfi_child *c, struct cfi_slot *slot, cf_future *
         return false;
     slot->arg_place = CFI_IN_HEAP;
     slot->arg_at = at;
-    memcpy(c->arena->arg_heap + at % CFI_HEAP, cfi_future_arg(f), size);
+    memcpy(c->arena->arg_heap + at % CFI_HEAP, task->arg, size);
     *ret_end = at + size;
     return true;
 }

@@ -24,6 +24,8 @@ void cfi_release_argument(cf_future *f)
     struct cfi_process_pool *pool = f->executor->self;
     struct cfi_block *block = p->block, *shared = p->shared;
     p->block = p->shared = NULL;
+    free(p->own);
+    p->own = NULL;
     cfi_block_put(pool, block);
     cfi_block_put(pool, shared);
 }

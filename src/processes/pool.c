@@ -253,6 +253,56 @@ static bool is_hosted(const cf_executor *executor)
            ((struct cfi_process_pool *)executor->self)->host.start_process;
 }
 
+/* Small ones lie in the future; the others shall not stay for as long as that is kept. */
+static cf_status make_unwritten(struct cfi_process_pool *pool, const cf_task *task, cf_future **ret)
+{
+    enum { SMALL = 256 };
+    bool is_own = task->arg_size > SMALL && task->arg_size <= CFI_HEAP_LARGEST;
+    cf_task inner = *task;
+    inner.arg = NULL;
+    inner.arg_size = is_own ? 0 : task->arg_size;
+    void *own = is_own ? malloc(task->arg_size) : NULL;
+    if (is_own && !own)
+        return out_of_memory();
+    cf_status s = pool_make(pool, task->fn ? CFI_KIND_FN : CFI_KIND_BYTES, &inner, ret);
+    if (s != CF_OK) {
+        free(own);
+        return s;
+    }
+    cfi_parcel_of(*ret)->own = own;
+    if (is_own) {
+        cfi_future_extra(*ret)->task.arg = own;
+        cfi_future_extra(*ret)->task.arg_size = task->arg_size;
+    }
+    return CF_OK;
+}
+
+cf_status cf_process_pool_submit(cf_executor *executor, const cf_task *task,
+                                 void (*write)(void *data, void *to), void *data, cf_future **ret)
+{
+    if (!executor || executor->ops.submit != pool_submit || !task || !write || !ret)
+        return cfi_fail(CF_INVALID, "cf_process_pool_submit: an argument is NULL, or no such pool");
+    struct cfi_process_pool *pool = executor->self;
+    cf_future *f = NULL;
+    if (!task->fn == !task->bytes_fn || task->arg_size > CFI_LARGEST || task->run_limit_ns < 0)
+        return cfi_fail(CF_INVALID, "cf_process_pool_submit: the task makes no sense");
+    cf_status s = make_unwritten(pool, task, &f);
+    if (s != CF_OK)
+        return s;
+    write(data, (void *)(uintptr_t)cfi_future_extra(f)->task.arg);
+    s = cfi_process_submit(pool, f);
+    if (s == CF_OK)
+        *ret = f;
+    return s;
+}
+
+size_t cf_process_pool_unfinished(const cf_executor *executor)
+{
+    if (!executor || executor->ops.submit != pool_submit)
+        return 0;
+    return cfi_load_relaxed(&((struct cfi_process_pool *)executor->self)->unfinished);
+}
+
 cf_status cf_process_pool_start_worker(cf_executor *executor)
 {
     if (!is_hosted(executor))

@@ -54,6 +54,7 @@ struct cfi_parcel {
     bool queued;  /* is counted in pool->queued */
     unsigned crashes;
     struct cfi_block *block;  /* its argument, if that lies in one */
+    void *own;                /* or here, malloc'ed: it goes when the task is done */
     struct cfi_block *shared; /* a piece's */
     size_t done;              /* a piece's, whose worker has died: how many of its elements were */
     struct cfi_watcher *callbacks;
