@@ -8,9 +8,8 @@ multiprocessing starts are told on their command line.
 """
 import concurrent
 import importlib
-import pathlib
+import os.path
 import sys
-from multiprocessing import util
 
 _STANDARD = "concurrent.futures"
 _PARTS = "_base", "thread", "process"
@@ -51,8 +50,10 @@ def installed() -> bool:
 
 def _tell_children() -> None:
     """Have the interpreters that multiprocessing starts install cfutures before all else."""
+    from multiprocessing import util  # costs much, and not every program calls install()
+
     start = util.spawnv_passfds
-    root = str(pathlib.Path(__file__).parent.parent)
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     first = (f"import sys; sys.path.append({root!r}); "
              f"from {__package__}.install import install; install(); ")
 
