@@ -109,17 +109,18 @@ enum cfpy_manual {
 typedef struct {
     PyObject_HEAD
     cf_future *future;
-    PyObject *value;     /* the result or the exception, by kind */
-    PyObject *callbacks; /* a list, or NULL: none so far, or they have been called */
-    PyObject *waiters;   /* a Waiters, or NULL: nobody has asked for it */
+    uint32_t sleeper; /* the latest wait() that slept for it: sleeper.c */
     uint8_t kind, origin, manual;
-    bool notified;    /* set_running_or_notify_cancel has said that it is cancelled */
-    bool hooked;      /* on_done will be called, or has been */
-    bool called_back; /* it has */
-    bool dying;
+    bool hooked;            /* on_done will be called, or has been */
+    PyObject *value;        /* the result or the exception, by kind */
+    PyObject *callbacks;    /* a list, or NULL: none so far, or they have been called */
+    PyObject *waiters;      /* a Waiters, or NULL: nobody has asked for it */
     const char *held_state; /* what _state was when the first of these began: */
     unsigned holds;         /* of _condition; so long it says held_state */
-    unsigned readers;       /* threads that make the value of a reply: process_reply.c */
+    bool notified;          /* set_running_or_notify_cancel has said that it is cancelled */
+    bool called_back;       /* on_done has been called */
+    bool dying;
+    unsigned readers; /* threads that make the value of a reply: process_reply.c */
 } cfpy_future;
 
 extern PyType_Spec cfpy_future_spec;
@@ -146,6 +147,25 @@ void cfpy_future_set(cfpy_future *self, enum cfpy_kind kind, PyObject *stolen);
 int cfpy_reply_decode(cfpy_future *self);
 /* Is it a failure?  Likewise, without making it. */
 bool cfpy_reply_failed(const cfpy_future *self);
+
+/* ---- sleeper.c ---- */
+
+/* A call of wait() that sleeps until the first of many futures is done. */
+enum { CFPY_FOUND = 16 };
+struct cfpy_sleeper {
+    uint32_t number; /* what its futures are marked with; 0: nobody has this place */
+    cf_future *gate; /* done once one of them is */
+    unsigned count;  /* of those that are done; what does not fit into `found` is only counted */
+    cfpy_future *found[CFPY_FOUND]; /* a reference each */
+};
+
+/* NULL: too many calls sleep already, or out of memory (no exception is set). */
+struct cfpy_sleeper *cfpy_sleeper_new(void);
+void cfpy_sleeper_free(struct cfpy_sleeper *sleeper);
+/* It sleeps for this one, too.  false: another one does already, or out of memory, likewise. */
+bool cfpy_sleeper_add(struct cfpy_sleeper *sleeper, cfpy_future *future);
+/* The future is done: wakes who sleeps for it. */
+void cfpy_tell_sleeper(cfpy_future *future);
 
 /* ---- wait.c, completed.c, results.c ---- */
 

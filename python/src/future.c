@@ -219,6 +219,7 @@ static void on_done(cf_future *future, void *data)
         return;
     struct cfpy_visit visit = cfpy_enter();
     Py_INCREF(self);
+    cfpy_tell_sleeper(self);
     call_all_back(self);
     if (self->origin != CFPY_BARE)
         Py_DECREF(self);
