@@ -301,7 +301,7 @@ static void *end(struct cfi_process_pool *pool)
     if (pool->has_server)
         cfi_server_stop(&pool->server);
     else if (pool->host.start_process)
-        (void)close(pool->server.host);
+        cfi_close_one(&pool->server.host); /* a forked child looks whether it is open */
     pool->has_server = false;
     cfi_end_callbacks(pool);
     cfi_store_seq_cst(&pool->ended, 1);
