@@ -19,7 +19,7 @@ LARGE = [16 * MIB, 64 * MIB]
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(nothing_stays):
     with process_pool(2, method="fork") as executor:
         yield executor
 
