@@ -171,13 +171,14 @@ class _Crew:
         self._breaks = breaks
         self._is_renewed = is_renewed
         self._faults = {}  # what faulthandler writes of each, as a file without a name
+        self._numbers = {}  # the pid of worker number so and so
         self._told = set()  # those whose fatal errors stand on stderr
         self._ended = {}  # of the last ones that are forgotten: exit code, traceback
 
     def start(self, channel, number):
         """Starts a worker that serves the channel; its pid."""
         if self._is_renewed:
-            self._forget_dead()
+            self._forget(number)
         faults = os.memfd_create("cfutures faults")
         try:
             descriptors = _Descriptor(channel), _Descriptor(faults)
@@ -191,6 +192,7 @@ class _Crew:
             raise
         self._faults[process.pid] = faults
         self.processes[process.pid] = process
+        self._numbers[number] = process.pid
         return process.pid
 
     def status(self, pid):
@@ -203,12 +205,14 @@ class _Crew:
             code = process.exitcode
         return code if code is None else -code if code < 0 else code << 8
 
-    def _forget_dead(self):
-        for pid, process in list(self.processes.items()):
-            code = process.exitcode
-            if code is not None:
-                self._note_end(pid, code)
-                self.processes.pop(pid, None)
+    def _forget(self, number):
+        """The former worker of that number has died."""
+        pid = self._numbers.pop(number, None)
+        process = self.processes.get(pid)
+        if process is not None:
+            process.join(1)
+            self._note_end(pid, process.exitcode)
+            self.processes.pop(pid, None)
 
     def _note_end(self, pid, code):
         self._ended[pid] = code, self._traceback(pid)

@@ -130,7 +130,8 @@ static bool bury(struct cfi_child *c)
     cfi_set_state(c, CFI_CHILD_ABSENT);
     cfi_set_idle(c, false);
     pool->started--;
-    bool wants = !expected && !cfi_load_relaxed(&pool->closing);
+    bool breaks = pool->options.on_crash == CF_ON_CRASH_BREAK && !d->stopped;
+    bool wants = !expected && !breaks && !cfi_load_relaxed(&pool->closing);
     cfi_unlock(&pool->lock);
     return wants;
 }
