@@ -58,7 +58,7 @@ with open({log!r}, "a") as log:
     print(os.getpid(), file=log)
 """
 
-Result = collections.namedtuple("Result", "suite run failed skipped complaints seconds")
+Result = collections.namedtuple("Result", "suite passed failed skipped complaints seconds")
 
 
 def main():
@@ -74,7 +74,7 @@ def main():
             results = [future.result() for future in concurrent.futures.as_completed(runs)
                        if report(future.result())]
         processes = len(set(log.read_text().split()))
-    return verdict(results, processes, partial=options.suites or options.match)
+    return verdict(results, processes, options)
 
 
 def arguments():
@@ -197,28 +197,29 @@ def processes_of(session):
 
 def judge(suite, file, code, left, tail, seconds):
     """What came out of a suite: `code` 0 is success, 2 says that tests failed."""
-    tests = xml.etree.ElementTree.parse(file).getroot() if file.exists() else []
-    failed, skipped, complaints = [], collections.Counter(), []
-    for test in tests.iter("testcase") if file.exists() else []:
+    parts = xml.etree.ElementTree.parse(file).getroot() if file.exists() else []
+    passed, failed, skipped, complaints = [], [], collections.Counter(), []
+    for test in [test for part in parts for test in part]:
         if test.find("error") is not None or test.find("failure") is not None:
             failed.append(test.get("name"))
-        if test.find("skipped") is not None:
+        elif test.find("skipped") is not None:
             skipped[test.findtext("skipped")] += 1
-    counted = sum(int(part.get("errors")) + int(part.get("failures")) for part in tests)
+        else:
+            passed.append(test.get("name"))
+    counted = sum(int(part.get("errors")) + int(part.get("failures")) for part in parts)
     if code not in (0, 2) or code == 2 and not failed or counted != len(failed):
         complaints.append(f"{suite} ended with {code}, {counted} failures\n{tail}")
     if left:
         complaints.append(f"{suite} left {left} processes behind")
-    number = sum(int(part.get("tests")) for part in tests)
-    if number == 0 and not complaints:
+    if not passed and not failed:
         complaints.append(f"{suite} ran nothing")
-    return Result(suite, number, failed, skipped, complaints, seconds)
+    return Result(suite, passed, failed, skipped, complaints, seconds)
 
 
 # The verdict ----------------------------------------------------------------------------------
 
 def report(result):
-    print(f"{result.suite}: {result.run} run, {len(result.failed)} failed, "
+    print(f"{result.suite}: {len(result.passed)} passed, {len(result.failed)} failed, "
           f"{result.skipped.total()} skipped, {result.seconds:.0f} s", flush=True)
     return result
 
@@ -231,24 +232,26 @@ def excuses():
     return dict(line.split(": ", 1) for line in lines)
 
 
-def verdict(results, processes, partial):
-    """Say what failed, was excused and was skipped; return the exit code."""
-    excused = excuses()
+def verdict(results, processes, options):
+    """Say what was skipped and excused, and what there is to complain of; return the exit code."""
+    excused = {} if options.self_test else excuses()
+    passed = [test for result in results for test in result.passed]
     failed = [test for result in results for test in result.failed]
-    for reason, count in sum((result.skipped for result in results),
-                             collections.Counter()).most_common():
-        print(f"skipped {count}: {reason}")
+    skipped = sum((result.skipped for result in results), collections.Counter())
     complaints = [complaint for result in results for complaint in result.complaints]
-    if processes < 3 and not partial:
+    complaints += [f"FAILED {test}" for test in failed if test not in excused]
+    complaints += [f"EXCUSED, but passed: {test}" for test in passed if test in excused]
+    if processes < 3 and not (options.suites or options.match):
         complaints.append("the processes that tests start did not have cfutures")
+    for reason, count in skipped.most_common():
+        print(f"skipped {count}: {reason}")
     for test in failed:
         if test in excused:
             print(f"excused {test}: {excused[test]}")
-        else:
-            complaints.append(f"FAILED {test}")
-    print(*complaints, sep="\n", end="\n" if complaints else "")
-    print(f"{sum(result.run for result in results)} tests in {processes} interpreters: "
-          + (f"{len(complaints)} complaints" if complaints else "passed"))
+    for complaint in complaints:
+        print(complaint)
+    print(f"{len(passed)} of {len(passed) + len(failed)} passed in {processes} interpreters: "
+          + (f"{len(complaints)} complaints" if complaints else "all is well"))
     return 1 if complaints else 0
 
 
