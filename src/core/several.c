@@ -41,11 +41,13 @@ static void notify_member(struct cfi_watcher *watcher, bool failed)
 
 struct tally {
     size_t present, done, failed;
+    size_t foreign; /* not done, and of the process before a fork */
 };
 
 static struct tally tally(cf_future *const *futures, size_t count)
 {
-    struct tally t = { 0, 0, 0 };
+    struct tally t = { 0, 0, 0, 0 };
+    uint8_t generation = cfi_generation();
     for (size_t i = 0; i < count; i++) {
         if (!futures[i])
             continue;
@@ -54,6 +56,7 @@ static struct tally tally(cf_future *const *futures, size_t count)
         t.present++;
         t.done += cfi_is_final(word);
         t.failed += cfi_state(word) == CFI_DONE_FAILED;
+        t.foreign += !cfi_is_final(word) && futures[i]->generation != generation;
     }
     return t;
 }
@@ -62,16 +65,6 @@ static bool holds(struct tally t, cf_return_when rule)
 {
     return t.done == t.present || (rule == CF_FIRST_COMPLETED && t.done > 0) ||
            (rule == CF_FIRST_EXCEPTION && t.failed > 0);
-}
-
-static bool is_foreign(cf_future *const *futures, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        if (futures[i] && !cfi_future_is_done(futures[i]) &&
-            futures[i]->generation != cfi_generation())
-            return true;
-    }
-    return false;
 }
 
 /* Registers with every future, sleeps once, and takes back what has not been notified. */
@@ -136,10 +129,11 @@ static cf_status sleep_for_exception(struct member *members, cf_future *const *f
     return s;
 }
 
+/* *t: how things are now, and then. */
 static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_when rule,
-                             int64_t timeout_ns)
+                             int64_t timeout_ns, struct tally *t)
 {
-    if (is_foreign(futures, count))
+    if (t->foreign)
         return cfi_fail_fixed(CF_SHUTDOWN, "a future belongs to the process before a fork");
     if (timeout_ns <= 0)
         return cfi_fail_fixed(CF_TIMEOUT, "the futures are not done");
@@ -156,6 +150,7 @@ static cf_status wait_longer(cf_future *const *futures, size_t count, cf_return_
                                : sleep_for(members, futures, count, rule, deadline);
     if (members != few)
         free(members);
+    *t = tally(futures, count);
     return s;
 }
 
@@ -170,10 +165,8 @@ cf_status cf_wait(cf_future *const *futures, size_t count, cf_return_when return
         return cfi_fail(CF_INVALID, "cf_wait: return_when %d is unknown", (int)return_when);
     struct tally t = tally(futures, count);
     cf_status s = CF_OK;
-    if (!holds(t, return_when)) {
-        s = wait_longer(futures, count, return_when, timeout_ns);
-        t = tally(futures, count);
-    }
+    if (!holds(t, return_when))
+        s = wait_longer(futures, count, return_when, timeout_ns, &t);
     if (ret_done && (s == CF_OK || s == CF_TIMEOUT))
         *ret_done = t.done;
     return s;
@@ -240,7 +233,7 @@ static void watch_all(struct cf_completed *c)
         cfi_inbox_watch(&c->inbox, &c->entries[i], c->futures[i]);
     }
     c->left = c->total;
-    c->is_foreign = is_foreign(c->futures, c->count);
+    c->is_foreign = tally(c->futures, c->count).foreign > 0;
 }
 
 cf_status cf_as_completed(cf_future *const *futures, size_t count, int64_t timeout_ns,
