@@ -447,6 +447,28 @@ class _Results:
             self.close()
 
 
+class _Flat:
+    """The iterator of a map in chunks: the entries of the lists that another one gives."""
+
+    def __init__(self, lists):
+        self._lists = lists
+        self._values = iter(())
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        while True:
+            for value in self._values:
+                return value
+            self._values = iter(next(self._lists))
+
+    def close(self):
+        """End the iteration, and cancel what has not begun."""
+        self._values = iter(())
+        self._lists.close()
+
+
 # ---- the pool's life --------------------------------------------------------------------------
 
 
@@ -645,6 +667,12 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
             _check_max_tasks(max_tasks_per_child)
         if on_crash not in ("break", "replace", "retry"):
             raise ValueError("on_crash must be 'break', 'replace' or 'retry'")
+        if max_retries < 0:
+            raise ValueError("max_retries must not be negative")
+        if max_restarts < 1:
+            raise ValueError("max_restarts must be greater than 0")
+        if not restart_window > 0:
+            raise ValueError("restart_window must be greater than 0")
         if run_limit is not None and not run_limit > 0:
             raise ValueError("run_limit must be greater than 0")
         if max_pending is not None and max_pending < 1:
@@ -718,7 +746,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
             chunks = _chunks(zip(*iterables), chunksize)
             run = functools.partial(_process_chunk, fn)
             results = super().map(run, chunks, timeout=timeout, buffersize=buffersize)
-            return itertools.chain.from_iterable(results)
+            return _Flat(results)
         if chunksize == 1 and self._is_exact:
             return super().map(fn, *iterables, timeout=timeout)
         end = None if timeout is None else monotonic() + timeout

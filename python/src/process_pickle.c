@@ -25,6 +25,7 @@ struct pickler {
 static struct {
     PyObject *class, *loads, *registered, *own, *dispatch, *buffers_name, *dump_name;
     struct pickler *idle;
+    bool has_numpy;
 } python;
 
 /* ---- parts ---- */
@@ -218,9 +219,36 @@ static int follow(PyObject *table, PyObject *above)
     return 0;
 }
 
+/* numpy's arrays at protocol 5 are read-only where their originals are, at the standard's 4 never. */
+static PyObject *reduce_array(PyObject *unused, PyObject *array)
+{
+    (void)unused;
+    PyObject *flags = PyObject_GetAttrString(array, "flags");
+    PyObject *writeable = flags ? PyObject_GetAttrString(flags, "writeable") : NULL;
+    int protocol = writeable ? PyObject_IsTrue(writeable) ? 5 : 4 : -1;
+    Py_XDECREF(flags);
+    Py_XDECREF(writeable);
+    return protocol < 0 ? NULL : PyObject_CallMethod(array, "__reduce_ex__", "i", protocol);
+}
+
+static int look_for_numpy(void)
+{
+    static PyMethodDef method = { "reduce_array", reduce_array, METH_O, NULL };
+    if (python.has_numpy || !PyDict_GetItemString(PyImport_GetModuleDict(), "numpy"))
+        return 0;
+    PyObject *type = attribute("numpy", "ndarray"), *reducer = PyCFunction_New(&method, NULL);
+    int failed = type && reducer ? PyDict_SetItem(python.dispatch, type, reducer) : -1;
+    python.has_numpy = !failed;
+    Py_XDECREF(type);
+    Py_XDECREF(reducer);
+    return failed;
+}
+
 /* Both tables may change at any time. */
 static int follow_tables(void)
 {
+    if (look_for_numpy() != 0)
+        PyErr_Clear(); /* it is being imported, or is something else */
     return follow(python.own, NULL) == 0 ? follow(python.registered, python.own) : -1;
 }
 
