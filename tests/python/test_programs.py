@@ -18,7 +18,7 @@ import urllib.request
 import pytest
 
 from programs import Run
-from support import LIMIT, STANDARD, until
+from support import LIMIT, STANDARD, long, until
 
 PLAIN, INSTALLED = "plain", "installed"
 
@@ -57,9 +57,12 @@ class Comparison:
         assert results[0] == results[1]
         return results[1]
 
-    def check_executors(self, how, program, executors):
+    @staticmethod
+    def check_executors(how, program, executors):
+        """The program has made these; without names: some, all of the right kind."""
         whose = "cfutures" if how == INSTALLED and not STANDARD else "standard"
-        assert program.executors == {f"{whose} {executor}" for executor in executors}, program
+        executors = executors or {name.partition(" ")[2] for name in program.executors}
+        assert program.executors == {f"{whose} {name}" for name in executors} != set(), program
 
     def check_script(self, source, executors):
         path = self.folder / "program.py"
@@ -406,3 +409,25 @@ def test_gunicorn(comparison):
         program.process.send_signal(signal.SIGTERM)
         program.end()
         comparison.check_executors(how, program, {THREADS})
+
+
+@long
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("tests", ["dask.tests.test_threaded", "dask.tests.test_multiprocessing",
+                                   "dask.tests.test_local",
+                                   "distributed.tests.test_threadpoolexecutor",
+                                   "tornado.test.concurrent_test", "tornado.test.ioloop_test"])
+def test_tests_of_others(comparison, tests):
+    """What passes of another project's tests passes on cfutures too."""
+    path = tests.replace(".", "/") + ".py"
+    package = pytest.importorskip(tests.partition(".")[0])
+    file = pathlib.Path(package.__file__).parents[1] / path
+    if not file.exists():
+        pytest.skip(f"the package comes without {path}")
+    passed = []
+    for how in (PLAIN, INSTALLED):
+        program = comparison.start(how, "-m", "pytest", "-v", "-p", "no:cacheprovider", file)
+        program.end(expect=None, limit=180)
+        comparison.check_executors(how, program, ())
+        passed.append(set(re.findall(r"^(\S+::.*) PASSED", program.output(), re.MULTILINE)))
+    assert passed[0] and passed[0] <= passed[1], (program, passed[0] - passed[1])
