@@ -287,8 +287,33 @@ static PyObject *pool_submit_with(PyObject *op, PyObject *args)
     return future;
 }
 
-/* (fn, iterators, limit, list): appends the futures of the next `limit` calls (-1: of all) to the list;
- * True: the iterators have more. */
+/* One item of each iterator; false: one has ended, or an exception is set. */
+static bool next_items(PyObject *iterators, PyObject **items)
+{
+    Py_ssize_t width = PyTuple_GET_SIZE(iterators), got = 0;
+    while (got < width && (items[got] = PyIter_Next(PyTuple_GET_ITEM(iterators, got))))
+        got++;
+    if (got == width)
+        return width > 0;
+    while (got > 0)
+        Py_DECREF(items[--got]);
+    return false;
+}
+
+/* Submits fn(*items), whose references it takes over, and appends its future to the list. */
+static bool submit_items(struct core *core, PyObject *fn, PyObject **items, Py_ssize_t width,
+                         PyObject *list)
+{
+    PyObject *future = submit(core, fn, items, width, NULL, 0);
+    for (Py_ssize_t i = 0; i < width; i++)
+        Py_DECREF(items[i]);
+    bool appended = future && PyList_Append(list, future) == 0;
+    Py_XDECREF(future);
+    return appended;
+}
+
+/* (fn, iterators, limit, list): appends the futures of the next `limit` calls (-1: of all) to the
+ * list; True: the iterators may have more. */
 static PyObject *pool_submit_each(PyObject *op, PyObject *args)
 {
     PyObject *fn, *iterators, *list;
@@ -301,24 +326,12 @@ static PyObject *pool_submit_each(PyObject *op, PyObject *args)
     PyObject *few[FEW], **items = width <= FEW ? few : PyMem_New(PyObject *, (size_t)width);
     if (!items)
         return PyErr_NoMemory();
-    bool more = width > 0, failed = false;
-    while (more && !failed && limit != 0) {
-        Py_ssize_t got = 0;
-        while (got < width && (items[got] = PyIter_Next(PyTuple_GET_ITEM(iterators, got))))
-            got++;
-        more = got == width;
-        failed = !more && PyErr_Occurred();
-        PyObject *future = more ? submit(core, fn, items, width, NULL, 0) : NULL;
-        failed = failed || (more && (!future || PyList_Append(list, future) != 0));
-        Py_XDECREF(future);
-        while (got > 0)
-            Py_DECREF(items[--got]);
-        if (limit > 0)
-            limit--;
-    }
+    bool more = true;
+    for (; limit != 0 && more; limit -= limit > 0)
+        more = next_items(iterators, items) && submit_items(core, fn, items, width, list);
     if (items != few)
         PyMem_Free(items);
-    return failed ? NULL : PyBool_FromLong(more);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(more);
 }
 
 /* ---- threads ---- */
