@@ -7,6 +7,7 @@ import importlib
 import platform
 import sys
 
+CANNOT = 2  # what bench/run shows as a dash
 PEERS = {
     "cfutures": "cfutures",
     "standard": "concurrent.futures",
@@ -32,9 +33,12 @@ def main():
     kind, _, function = name.partition(".")
     workloads = importlib.import_module({"threads": "thread_work", "processes": "process_work"}[kind])
     pools = importlib.import_module(PEERS[peer])
-    figures = getattr(workloads, function)(pools, int(workers), int(n), *parameters)
+    try:
+        figures = getattr(workloads, function)(pools, int(workers), int(n), *parameters)
+    except ModuleNotFoundError:  # numpy or Pillow
+        return CANNOT
     print(peer, ask, workers, n, *(f"{key}={value:.6g}" for key, value in figures.items()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
