@@ -119,8 +119,11 @@ def _unreadable(what, error):
 
 def _worker_main(channel, faults, blocked, initializer, initargs):
     """The life of a worker process."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)  # who started it may block all
     faulthandler.enable(faults.fd)
+    try:  # who started it may block all; Ctrl-C means nothing to a worker that has no call
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    except KeyboardInterrupt:
+        pass
     initialize = None if initializer is None else functools.partial(initializer, *initargs)
     status = _engine.run_worker(channel.fd, initialize, _wrap)
     if status:

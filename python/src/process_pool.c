@@ -11,6 +11,7 @@
 #include "process.h"
 
 #include <errno.h>
+#include <signal.h>
 
 typedef struct {
     PyObject_HEAD
@@ -28,6 +29,18 @@ static _Thread_local pool_object *submits; /* this thread does, to that pool */
 
 /* ---- what the engine asks of the crew ---- */
 
+/* Ctrl-C waits until there is a worker, on both sides; this one then unblocks it. */
+static PyObject *start_by_crew(pool_object *self, int channel, unsigned number)
+{
+    sigset_t interrupt, former;
+    sigemptyset(&interrupt);
+    sigaddset(&interrupt, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, &interrupt, &former);
+    PyObject *pid = PyObject_CallMethod(self->crew, "start", "iI", channel, number);
+    (void)pthread_sigmask(SIG_SETMASK, &former, NULL);
+    return pid;
+}
+
 /* An error is the submitter's; elsewhere the engine tries again. */
 static int start_process(void *data, int channel, unsigned number, int *ret_pid)
 {
@@ -35,7 +48,7 @@ static int start_process(void *data, int channel, unsigned number, int *ret_pid)
     if (pools.have_ended)
         return ECANCELED;
     struct cfpy_visit visit = cfpy_enter();
-    PyObject *pid = PyObject_CallMethod(self->crew, "start", "iI", channel, number);
+    PyObject *pid = start_by_crew(self, channel, number);
     if (pid)
         *ret_pid = (int)PyLong_AsLong(pid);
     else if (submits == self)
