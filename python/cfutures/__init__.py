@@ -5,70 +5,55 @@ The same names and the same behaviour: change the import, or call install(), or 
 `python -m cfutures`.  What is new is opt-in, by keyword.
 """
 
-import concurrent.futures as _standard
+import importlib
+import sys
 
-from . import _base, thread
-from ._base import (
-    ALL_COMPLETED,
-    FIRST_COMPLETED,
-    FIRST_EXCEPTION,
-    BrokenExecutor,
-    CancelledError,
-    DeadlockError,
-    Executor,
-    Future,
-    InvalidStateError,
-    QueueFull,
-    TaskStopped,
-    TimeoutError,
-    as_completed,
-    wait,
-)
-from ._engine import cpu_count
 from .install import install, installed
-from .thread import ThreadPoolExecutor
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "ALL_COMPLETED",
-    "BrokenExecutor",
-    "CancelledError",
-    "DeadlockError",
-    "Executor",
-    "FIRST_COMPLETED",
-    "FIRST_EXCEPTION",
-    "Future",
-    "InvalidStateError",
-    "ProcessPoolExecutor",
-    "QueueFull",
-    "TaskStopped",
-    "ThreadPoolExecutor",
-    "TimeoutError",
-    "WorkerDied",
-    "as_completed",
-    "cpu_count",
-    "install",
-    "installed",
-    "wait",
-]
+# Where each name is defined.  They are imported when they are first asked for: worker processes need
+# none of them.
+_HOMES = {
+    "_base": (
+        "ALL_COMPLETED",
+        "BrokenExecutor",
+        "CancelledError",
+        "DeadlockError",
+        "Executor",
+        "FIRST_COMPLETED",
+        "FIRST_EXCEPTION",
+        "Future",
+        "InvalidStateError",
+        "QueueFull",
+        "TaskStopped",
+        "TimeoutError",
+        "as_completed",
+        "wait",
+    ),
+    "_engine": ("cpu_count",),
+    "process": ("ProcessPoolExecutor", "WorkerDied"),
+    "thread": ("ThreadPoolExecutor",),
+}
+if sys.version_info >= (3, 14):
+    _HOMES["_base"] += ("InterpreterPoolExecutor",)
 
-if hasattr(_standard, "InterpreterPoolExecutor"):
-    from concurrent.futures import InterpreterPoolExecutor, interpreter
+_home_of = {name: home for home, names in _HOMES.items() for name in names}
 
-    __all__.append("InterpreterPoolExecutor")
+__all__ = sorted([*_home_of, "install", "installed"])
+
+_home_of["interpreter"] = "_base"
 
 
 def __getattr__(name):
-    """The process pool is imported when it is first asked for, as in the standard package."""
-    if name in ("ProcessPoolExecutor", "WorkerDied"):
-        from . import process
-
-        globals()["ProcessPoolExecutor"] = process.ProcessPoolExecutor
-        globals()["WorkerDied"] = process.WorkerDied
-        return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _HOMES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name not in _home_of:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(__getattr__(_home_of[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__():
-    return sorted({*globals(), *__all__, "process"})
+    return sorted({*globals(), *__all__, "process", "thread"})

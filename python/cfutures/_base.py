@@ -8,10 +8,14 @@ so both kinds of futures and executors are taken everywhere.
 import concurrent.futures._base as standard_base
 import logging
 import queue
+import sys
 import weakref
 from time import monotonic
 
 from . import _engine
+
+if sys.version_info >= (3, 14):
+    from concurrent.futures import InterpreterPoolExecutor, interpreter  # noqa: F401
 
 FIRST_COMPLETED = standard_base.FIRST_COMPLETED
 FIRST_EXCEPTION = standard_base.FIRST_EXCEPTION
