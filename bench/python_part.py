@@ -87,8 +87,9 @@ def payload(function, name, title):
 
 def start(method, which, key):
     only = PROCESSES if method == "fork" else (*FUTURES, "multiprocessing")
+    import_too = " and the import" if which == "first" else ""
     return processes(f"Q5 {method}{' first' * (which != 'later')}", f"start:{method}", 2, 5,
-                     f"{method}: from nothing to a first result, {which} pool of the program", key,
+                     f"{method}: from nothing to a first result, {which} pool of the program{import_too}", key,
                      only=only, shown="{:.3g} ms", quick_n=3)
 
 

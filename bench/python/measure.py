@@ -6,6 +6,9 @@ WORKLOAD names a function: threads.submit is thread_work.submit.  bench/run star
 import importlib
 import platform
 import sys
+import time
+
+import tasks
 
 CANNOT = 2  # what bench/run shows as a dash
 PEERS = {
@@ -32,6 +35,7 @@ def main():
     name, *parameters = ask.split(":")
     kind, _, function = name.partition(".")
     workloads = importlib.import_module({"threads": "thread_work", "processes": "process_work"}[kind])
+    tasks.began = time.perf_counter()
     pools = importlib.import_module(PEERS[peer])
     try:
         figures = getattr(workloads, function)(pools, int(workers), int(n), *parameters)

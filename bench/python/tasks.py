@@ -4,6 +4,7 @@
 import os
 import time
 
+began = 0.0  # when the import of the peer did, by time.perf_counter()
 kept = {}  # what a worker has made before, so that its making is not measured
 
 
