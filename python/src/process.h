@@ -25,6 +25,9 @@ struct cfpy_pickle {
     struct cfpy_parts stream, buffers;
 };
 
+/* The object, or one in its place whose pickle leaves large bytes out: itself and, of a tuple, its
+ * entries.  What is loaded is equal to the object and of its type. */
+PyObject *cfpy_lightened(PyObject *object);
 int cfpy_pickle_dump(PyObject *object, struct cfpy_pickle *pickle); /* -1: an exception is set */
 void cfpy_pickle_clear(struct cfpy_pickle *pickle);                 /* after a failure, too */
 /* How large the message is, flags included, and its writing. */

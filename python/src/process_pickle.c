@@ -5,9 +5,12 @@
  * A pickler is used again and again: making one costs as much as a small pickle.  What it writes is
  * kept as it comes (large bytes are written as the objects themselves) and put together only where it
  * travels; out of there it is unpickled in place. */
+#define _GNU_SOURCE
 #include "process.h"
 
-enum { ALIGN = 64, SMALL = 2048 };
+#include <sys/mman.h>
+
+enum { ALIGN = 64, SMALL = 2048, LARGE = 1 << 18, HUGE = 1 << 22 };
 
 /* A message with buffers begins with this, and their sizes, before the pickle. */
 struct head {
@@ -254,6 +257,37 @@ static int follow_tables(void)
 
 /* ---- dumping ---- */
 
+static bool is_large(PyObject *o)
+{
+    return (PyBytes_CheckExact(o) && PyBytes_GET_SIZE(o) >= LARGE) ||
+           (PyByteArray_CheckExact(o) && PyByteArray_GET_SIZE(o) >= LARGE);
+}
+
+static PyObject *lightened_tuple(PyObject *tuple)
+{
+    Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    PyObject *copy = PyTuple_New(n);
+    for (Py_ssize_t i = 0; copy && i < n; i++) {
+        PyObject *entry = PyTuple_GET_ITEM(tuple, i);
+        entry = is_large(entry) ? PyPickleBuffer_FromObject(entry) : Py_NewRef(entry);
+        if (!entry)
+            Py_CLEAR(copy);
+        else
+            PyTuple_SET_ITEM(copy, i, entry);
+    }
+    return copy;
+}
+
+PyObject *cfpy_lightened(PyObject *object)
+{
+    if (is_large(object))
+        return PyPickleBuffer_FromObject(object);
+    bool has_large = false;
+    for (Py_ssize_t i = 0; PyTuple_CheckExact(object) && i < PyTuple_GET_SIZE(object); i++)
+        has_large |= is_large(PyTuple_GET_ITEM(object, i));
+    return has_large ? lightened_tuple(object) : Py_NewRef(object);
+}
+
 int cfpy_pickle_dump(PyObject *object, struct cfpy_pickle *pickle)
 {
     pickle->stream = pickle->buffers = (struct cfpy_parts){ .more = NULL };
@@ -332,10 +366,33 @@ void cfpy_pickle_write(const struct cfpy_pickle *pickle, unsigned flags, unsigne
 
 /* ---- loading ---- */
 
+/* Fresh memory costs a fault for each page, more than the copy: so the pages shall be large. */
+static void ask_for_large_pages(char *data, size_t size)
+{
+    const uintptr_t page = 2 << 20;
+    uintptr_t begin = ((uintptr_t)data + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)data + size) & ~(page - 1);
+    if (end > begin)
+        (void)madvise((void *)begin, end - begin, MADV_HUGEPAGE);
+}
+
+static void copy_bytes(char *to, const unsigned char *from, size_t size)
+{
+    PyThreadState *state = size >= LARGE ? PyEval_SaveThread() : NULL;
+    if (size >= HUGE)
+        ask_for_large_pages(to, size);
+    memcpy(to, from, size);
+    if (state)
+        PyEval_RestoreThread(state);
+}
+
 static PyObject *copy_of(const unsigned char *data, uint64_t size, bool read_only)
 {
-    return read_only ? PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size)
-                     : PyByteArray_FromStringAndSize((const char *)data, (Py_ssize_t)size);
+    PyObject *copy = read_only ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size)
+                               : PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
+    if (copy)
+        copy_bytes(read_only ? PyBytes_AS_STRING(copy) : PyByteArray_AS_STRING(copy), data, size);
+    return copy;
 }
 
 /* Copies of the buffers behind a pickle; they outlive the message. */

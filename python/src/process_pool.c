@@ -192,8 +192,10 @@ static PyObject *pool_submit(PyObject *op, PyObject *const *args, Py_ssize_t cou
     }
     task.run_limit_ns = limit == CF_FOREVER ? 0 : limit;
     bool has_names = PyDict_GET_SIZE(args[2]) > 0;
-    PyObject *call = PyTuple_Pack(has_names ? 3 : 2, args[0], args[1], args[2]);
+    PyObject *light = cfpy_lightened(args[1]);
+    PyObject *call = light ? PyTuple_Pack(has_names ? 3 : 2, args[0], light, args[2]) : NULL;
     PyObject *future = call ? submit_call(self, call, &task) : NULL;
+    Py_XDECREF(light);
     Py_XDECREF(call);
     return future;
 }

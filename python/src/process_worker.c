@@ -109,7 +109,9 @@ int cfpy_run_call(const void *message, size_t size, cf_bytes *reply)
     if (!tuple)
         return reply_with_failure(true, reply);
     PyObject *result = is_batch ? cfpy_batch_run(tuple, since) : call(tuple);
-    int failed = result ? reply_with(result, 0, reply) : -1;
+    PyObject *light = result ? cfpy_lightened(result) : NULL;
+    int failed = light ? reply_with(light, 0, reply) : -1;
+    Py_XDECREF(light);
     if (failed)
         failed = reply_with_failure(false, reply);
     Py_XDECREF(result);
