@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """A drop-in for concurrent.futures on an engine in C.
 
+    from cfutures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed, wait
+
 The same names and the same behaviour: change the import, or call install(), or run a program with
-`python -m cfutures`.  What is new is opt-in, by keyword.
+`python -m cfutures`.  What is new is opt-in, by keyword: see help() of the executors, and of
+Future.stop.
 """
 
 import importlib

@@ -173,6 +173,7 @@ _exiting = False
 
 
 def shutdown_message():
+    """What submit() says when no call is taken any more."""
     return "cannot schedule new futures after " + (
         "interpreter shutdown" if _exiting else "shutdown"
     )
@@ -223,6 +224,7 @@ def as_completed(fs, timeout=None):
 
 
 def check_buffersize(buffersize):
+    """Raise what the standard's map() raises for a bad one."""
     if buffersize is None:
         return
     if not isinstance(buffersize, int):

@@ -106,7 +106,11 @@ class _Starter:
 
 
 class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.ThreadPoolExecutor):
-    """A pool of threads that make calls."""
+    """A pool of threads that make calls.
+
+    At the end of a `with` block it is shut down, which waits for the calls.  A call may wait for
+    another one of the same pool: the thread then makes that itself.
+    """
 
     _counter = itertools.count().__next__
 
