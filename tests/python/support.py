@@ -148,6 +148,34 @@ def say(*words):
     print(*words, flush=True)
 
 
+# Limits ---------------------------------------------------------------------------------------
+
+def cgroup(controller, *settings):
+    """Make a cgroup with a limit; skip the test where none can be made.
+
+    `settings`: pairs of a file and what to write to it; the first file that is there counts.  A
+    program joins it by writing its process id to `cgroup.procs`."""
+    import pytest
+    for parent in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup"):
+        directory = f"{parent}/cfutures-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        try:
+            os.mkdir(directory)
+        except OSError:
+            continue
+        for file, value in zip(settings[::2], settings[1::2]):
+            if os.path.exists(f"{directory}/{file}"):
+                pathlib.Path(directory, file).write_text(value)
+                return directory
+        os.rmdir(directory)
+    pytest.skip(f"no limit of {controller} can be set here")
+
+
+def remove_cgroup(directory):
+    """Remove a cgroup once its processes have gone."""
+    until(lambda: not pathlib.Path(directory, "cgroup.procs").read_text())
+    os.rmdir(directory)
+
+
 # Waiting and counting -------------------------------------------------------------------------
 
 def until(condition, limit=SOON):

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Workers that die, hang or go mad: each costs at most its own task, where that was asked for, and
 nothing ever hangs."""
-import os
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,7 @@ import textwrap
 
 import pytest
 from harm import ENDS
-from support import SOON, long, ours, run_json, until
+from support import SOON, cgroup, long, ours, remove_cgroup, run_json
 
 METHODS = ["fork", "forkserver", "spawn"]
 
@@ -439,6 +438,39 @@ def test_a_callback_that_blocks_delays_no_death():
 # Stopping ----------------------------------------------------------------------------------------
 
 @ours
+def test_the_last_reference_goes_in_a_callback():
+    assert program("""
+        import gc
+        done, box = threading.Event(), [process_pool(1, method="fork")]
+        def drop(_):
+            box.clear()
+            gc.collect()
+            done.set()
+        box[0].submit(nap, 0.05).add_done_callback(drop)
+        report([done.wait(SOON), until(lambda: not offspring())])
+    """) == [True, True]
+
+
+@ours
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_callback_that_shuts_down(wait):
+    assert program(f"""
+        pool = process_pool(1, method="fork")
+        done = threading.Event()
+        def end(_):
+            try:
+                pool.shutdown(wait={wait})
+            except RuntimeError:
+                pass
+            done.set()
+        pool.submit(nap, 0.05).add_done_callback(end)
+        first = done.wait(SOON)
+        pool.shutdown()
+        report([first, until(lambda: not offspring())])
+    """) == [True, True]
+
+
+@ours
 @pytest.mark.parametrize("task", ["nap, 60", "spin", "spin_without_heed", "hold_the_lock"])
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_run_limit_stops_the_worker(task, method):
@@ -627,27 +659,11 @@ def test_a_worker_killed_while_it_is_given_a_large_argument():
 
 # The machine runs out ----------------------------------------------------------------------------
 
-def memory_cgroup():
-    """A cgroup that may use 200 MiB of memory, or a reason to skip."""
-    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-                        ("/sys/fs/cgroup", "memory.max")):
-        directory = f"{root}/cfutures-test-{os.getpid()}"
-        try:
-            os.mkdir(directory)
-        except OSError:
-            continue
-        if os.path.exists(f"{directory}/{limit}"):
-            with open(f"{directory}/{limit}", "w") as file:
-                file.write(str(200 << 20))
-            return directory
-        os.rmdir(directory)
-    pytest.skip("no memory limit can be set here")
-
-
 @ours
 def test_out_of_memory():
     """The kernel kills the worker that ate it, not the program, and the error says so."""
-    directory = memory_cgroup()
+    limit = str(200 << 20)
+    directory = cgroup("memory", "memory.limit_in_bytes", limit, "memory.max", limit)
     try:
         assert program("""
             with open(sys.argv[1] + "/cgroup.procs", "w") as file:
@@ -658,12 +674,12 @@ def test_out_of_memory():
                         pool.submit(abs, -1).result(SOON)])
         """, directory) == ["WorkerDied", signal.SIGKILL, True, 1]
     finally:
-        until(lambda: not open(f"{directory}/cgroup.procs").read())
-        os.rmdir(directory)
+        remove_cgroup(directory)
 
 
 DEVICES = ("mount -t tmpfs none /dev && for d in null:3 zero:5 urandom:9; do "
            "mknod -m 666 /dev/${d%:*} c 1 ${d#*:}; done")
+PROC = "mount -t tmpfs none /proc"
 SHM = {"absent": DEVICES, "read-only": "mount -t tmpfs -o ro none /dev/shm",
        "tiny": "mount -t tmpfs -o size=64k none /dev/shm"}
 
@@ -687,6 +703,16 @@ def test_without_shared_memory_in_the_file_system(how, method):
             data = large(16 << 20)
             report(pool.submit(bytes, data).result(SOON) == data)
     """, wrapper=own_mounts(SHM[how])) is True
+
+
+@ours
+def test_without_proc():
+    """Also what a death was is known."""
+    assert program("""
+        with process_pool(2, method="fork", on_crash="replace") as pool, thread_pool(2) as other:
+            error = pool.submit(kill_me).exception(SOON)
+            report([list(pool.map(abs, range(-3, 0))), list(other.map(int, "12")), error.signal])
+    """, wrapper=own_mounts(PROC)) == [[3, 2, 1], [1, 2], signal.SIGKILL]
 
 
 @ours

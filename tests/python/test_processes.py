@@ -592,6 +592,33 @@ def test_many_pools_leave_nothing():
     assert (threads_, opened, left) == (0, 0, 0)
 
 
+def test_submits_race_with_shutdown():
+    """What was accepted settles; all else is a RuntimeError."""
+    assert run_json("""
+        def hammer(pool, accepted):
+            try:
+                while len(accepted) < 500:
+                    accepted.append(pool.submit(abs, -1))
+            except RuntimeError:
+                pass
+        if __name__ == "__main__":
+            for turn in range(20):
+                pool, lists = process_pool(2, method="fork"), [[] for _ in range(3)]
+                pool.submit(abs, -1).result()
+                threads = [threading.Thread(target=hammer, args=(pool, each)) for each in lists]
+                for thread in threads:
+                    thread.start()
+                until(lambda: all(lists))
+                pool.shutdown(wait=bool(turn % 2), cancel_futures=turn % 3 == 0)
+                for thread in threads:
+                    thread.join()
+                for each in lists:
+                    for future in each:
+                        assert future.cancelled() or future.result(SOON) == 1
+            report("settled")
+    """) == "settled"
+
+
 def test_two_pools_at_once():
     with process_pool(1, method="fork") as one, process_pool(1, method="spawn") as two:
         pids = {pool.submit(os.getpid).result() for pool in (one, two)}

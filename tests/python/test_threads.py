@@ -11,7 +11,7 @@ import time
 import weakref
 
 import pytest
-from support import SOON, futures, ours, run_json, thread_pool, until
+from support import SOON, cgroup, futures, ours, remove_cgroup, run_json, thread_pool, until
 
 
 def occupy(pool, workers=1):
@@ -237,34 +237,17 @@ def test_default_number_of_workers_knows_affinity():
     """) == [1, 5]
 
 
-def cpu_cgroup():
-    """A directory of this machine in which a cgroup with a CPU quota can be made, or a reason."""
-    for root, quota in (("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us"), ("/sys/fs/cgroup", "cpu.max")):
-        directory = f"{root}/cfutures-test-{os.getpid()}"
-        try:
-            os.mkdir(directory)
-        except OSError:
-            continue
-        if os.path.exists(f"{directory}/{quota}"):
-            return directory, quota
-        os.rmdir(directory)
-    pytest.skip("no CPU quota can be set here")
-
-
 @ours
 def test_default_number_of_workers_knows_cgroups():
-    directory, quota = cpu_cgroup()
+    directory = cgroup("cpu", "cpu.cfs_quota_us", "100000", "cpu.max", "100000 100000")
     try:
-        with open(f"{directory}/{quota}", "w") as file:
-            file.write("100000" if quota == "cpu.cfs_quota_us" else "100000 100000")
         assert run_json("""
             with open(sys.argv[1] + "/cgroup.procs", "w") as file:
                 file.write(str(os.getpid()))
             report([futures.cpu_count(), thread_pool()._max_workers])
         """, directory) == [1, 5]
     finally:
-        until(lambda: not open(f"{directory}/cgroup.procs").read())
-        os.rmdir(directory)
+        remove_cgroup(directory)
 
 
 # The end ----------------------------------------------------------------------------------------
@@ -462,6 +445,100 @@ def test_submits_race_with_shutdown():
                     assert future.cancelled() or future.result(SOON) == 0
         report("settled")
     """) == "settled"
+
+
+def test_another_thread_cannot_be_started():
+    """There is one worker: it serves all, and nothing is refused."""
+    assert run_json("""
+        names = [name for name in ("_start_new_thread", "_start_joinable_thread")
+                 if hasattr(threading, name)]
+        def limited(start):
+            def start_or_refuse(*args, **kwargs):
+                if threading.active_count() > 2:
+                    raise RuntimeError("can't start new thread")
+                return start(*args, **kwargs)
+            return start_or_refuse
+        for name in names:
+            setattr(threading, name, limited(getattr(threading, name)))
+        tasks = []
+        with thread_pool(4) as pool:
+            for number in range(100):
+                try:
+                    tasks.append(pool.submit(pow, number, 2))
+                except RuntimeError:
+                    assert STANDARD
+        report([task.result() for task in tasks if not STANDARD] in ([], [n * n for n in range(100)]))
+    """)
+
+
+@ours
+def test_few_threads_are_allowed():
+    """A limit of the system on threads: the pool works with those it gets."""
+    directory = cgroup("pids", "pids.max", "20")
+    try:
+        assert run_json("""
+            with open(sys.argv[1] + "/cgroup.procs", "w") as file:
+                file.write(str(os.getpid()))
+            go = threading.Event()
+            with thread_pool(64) as pool:
+                tasks = [pool.submit(go.wait, SOON) for _ in range(64)]
+                started = len(pool._threads)
+                go.set()
+            report([1 <= started < 20, all(task.result() for task in tasks)])
+        """, directory) == [True, True]
+    finally:
+        remove_cgroup(directory)
+
+
+def test_many_threads_on_one_processor():
+    """Sixty-four workers share one processor: all is done, in a time that is no surprise."""
+    assert run_json("""
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        with thread_pool(64) as pool:
+            began = time.monotonic()
+            assert sum(pool.map(int, ["1"] * 20000)) == 20000
+            report(time.monotonic() - began)
+    """) < 20
+
+
+def test_deep_recursion_in_a_worker():
+    """The stack of a worker is that of any thread of Python's."""
+    assert run_json("""
+        def depth(number):
+            return 0 if number == 0 else 1 + depth(number - 1)
+        def endless():
+            return endless()
+        threading.stack_size(64 << 20)
+        sys.setrecursionlimit(20000)
+        with thread_pool(1) as pool:
+            report([pool.submit(depth, 15000).result(),
+                    type(pool.submit(endless).exception()).__name__])
+    """) == [15000, "RecursionError"]
+
+
+def test_in_a_subinterpreter():
+    """It works there, or says that it does not."""
+    assert run_json("""
+        for name in ("_interpreters", "_xxsubinterpreters"):
+            try:
+                interpreters = __import__(name)
+                break
+            except ImportError:
+                pass
+        program = (f"import sys; sys.path[:] = {sys.path!r}\\n"
+                   "from support import *\\n"
+                   "with thread_pool(2) as pool:\\n"
+                   "    assert list(pool.map(int, '123')) == [1, 2, 3]\\n")
+        for _ in range(3):
+            one = interpreters.create()
+            try:
+                interpreters.run_string(one, program)
+            except Exception as error:
+                say(error)
+            interpreters.destroy(one)
+        with thread_pool(2) as pool:
+            report(list(pool.map(int, "123")))
+    """) == [1, 2, 3]
 
 
 def test_many_pools_leave_nothing():
