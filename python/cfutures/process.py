@@ -8,17 +8,19 @@ import faulthandler
 import functools
 import itertools
 import multiprocessing
+import operator
 import os
 import signal
 import sys
 import threading
 import weakref
 from concurrent.futures import process as standard_process
-from multiprocessing import popen_fork, reduction, util
+from multiprocessing import popen_fork, util
 from time import monotonic
 from traceback import format_exception
 
-from . import _base, _engine
+from . import _base, _engine, _worker
+from ._worker import Descriptor
 
 BrokenProcessPool = standard_process.BrokenProcessPool
 EXTRA_QUEUED_CALLS = standard_process.EXTRA_QUEUED_CALLS
@@ -48,6 +50,7 @@ _BROKEN = "A child process terminated abruptly, the process pool is not usable a
 
 _STOPPED = "the call was stopped, by stop() or because its run limit had passed"
 
+_MOST_WORKERS = 4096  # of a pool of the engine
 _MOST_ENDED = 1000  # workers whose end is remembered
 
 # cf_status and cf_shutdown_mode, as numbers.
@@ -87,29 +90,6 @@ def _pool_is_broken(message, *unused):
 _base.broken_makers[_base._PROCESSES] = _pool_is_broken
 
 
-# ---- in a worker ------------------------------------------------------------------------------
-
-
-class _Descriptor:
-    """A descriptor for a worker: inherited by a fork, sent along with any other start."""
-
-    def __init__(self, fd):
-        self.fd = fd
-
-    def __getstate__(self):
-        return reduction.DupFd(self.fd)
-
-    def __setstate__(self, sent):
-        self.fd = sent.detach()
-
-
-def _wrap(error, is_ours):
-    """What is sent in the place of an exception of a call, or of one that could not be read."""
-    if not is_ours:
-        return _ExceptionWithTraceback(error, error.__traceback__)
-    return _ExceptionWithTraceback(_unreadable("The call", error), None)
-
-
 def _unreadable(what, error):
     text = "".join(format_exception(type(error), error, error.__traceback__))
     broken = BrokenProcessPool(f"{what} could not be unpickled: {type(error).__name__}: {error}")
@@ -117,17 +97,7 @@ def _unreadable(what, error):
     return broken
 
 
-def _worker_main(channel, faults, blocked, initializer, initargs):
-    """The life of a worker process."""
-    faulthandler.enable(faults.fd)
-    try:  # who started it may block all; Ctrl-C means nothing to a worker that has no call
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-    except KeyboardInterrupt:
-        pass
-    initialize = None if initializer is None else functools.partial(initializer, *initargs)
-    status = _engine.run_worker(channel.fd, initialize, _wrap)
-    if status:
-        sys.exit(status)
+# ---- the crew ---------------------------------------------------------------------------------
 
 
 class _Popen(popen_fork.Popen):
@@ -156,9 +126,6 @@ class _Popen(popen_fork.Popen):
         self.sentinel = parent_r
 
 
-# ---- the crew ---------------------------------------------------------------------------------
-
-
 class _Crew:
     """A pool's worker processes: their making, their ends, and what futures say of these.
 
@@ -184,9 +151,9 @@ class _Crew:
             self._forget(number)
         faults = os.memfd_create("cfutures faults")
         try:
-            descriptors = _Descriptor(channel), _Descriptor(faults)
+            descriptors = Descriptor(channel), Descriptor(faults)
             arguments = *descriptors, self._blocked, *self._initializer
-            process = self.context.Process(target=_worker_main, args=arguments)
+            process = self.context.Process(target=_worker.main, args=arguments)
             if self.is_fork and sys.version_info >= (3, 12) and threading.active_count() == 1:
                 process._Popen = _Popen
             process.start()
@@ -274,22 +241,22 @@ class _Crew:
 class _Batches:
     """Feeds the calls of a map to a pool, in order and several at a time.
 
-    Without a size: as many as take about half a millisecond by what the last ones took, one at
-    first, and only so many batches ahead that the workers have enough to do.
+    As many as take about half a millisecond by what the last ones took, a chunk at first, and only
+    so many batches ahead that the workers have enough to do.  Exact: chunk by chunk, all at once.
     """
 
     _TARGET = 500_000  # nanoseconds
 
-    def __init__(self, life, fn, calls, size):
+    def __init__(self, life, fn, calls, chunk, is_exact):
         self._life = life
         self._fn = fn
         self._calls = calls
         self._next = 0  # the first call that is not submitted
         self._futures = collections.deque()  # (future, how many calls; 0: it is no batch)
         self._lock = threading.RLock()
-        self._size = size or 1
-        self._is_fixed = size is not None
-        self._cost = None  # nanoseconds a call
+        self._chunk = self._size = chunk
+        self._is_exact = is_exact
+        self._spent = 0, 0  # nanoseconds for how many calls, the last ones above all
         self._workers = life.workers
         self._ahead = 0  # batches that are not done
         self._error = None  # why no more can be submitted
@@ -298,10 +265,13 @@ class _Batches:
         self._feed(2 * self._workers)
 
     def _fit(self):
-        if not self._is_fixed and self._cost is not None:
+        time, calls = self._spent
+        if calls:
             left = len(self._calls) - self._next
-            fit = min(self._TARGET // self._cost, 4 * self._size, left // (2 * self._workers))
-            self._size = max(1, fit)
+            fit = self._TARGET * calls / time
+            fair = max(left / (2 * self._workers), fit / 10)
+            fit = int(min(fit, fair, 16 * self._size))
+            self._size = max(1, fit // self._chunk) * self._chunk
         return self._size
 
     def _submit(self, calls):
@@ -314,7 +284,7 @@ class _Batches:
     def _feed(self, limit):
         """Submits batches until so many are ahead."""
         with self._lock:
-            while self._next < len(self._calls) and (self._is_fixed or self._ahead < limit):
+            while self._next < len(self._calls) and (self._is_exact or self._ahead < limit):
                 begin = self._next
                 self._next += self._fit()
                 try:
@@ -323,7 +293,7 @@ class _Batches:
                     self._give_up(error)
                     break
                 self._futures.extend(submitted)
-                if not self._is_fixed:
+                if not self._is_exact:
                     self._ahead += len(submitted)
                     for future, _ in submitted:
                         future.add_done_callback(self._done)
@@ -337,12 +307,12 @@ class _Batches:
                 return
             if future.exception() is None:
                 self._note(future.result())
-            self._feed(8 * self._workers if self._cost else 2 * self._workers)
+            self._feed((8 if self._spent[1] else 2) * self._workers)
 
     def _note(self, reply):
         if type(reply) is tuple:
-            cost = max(1, reply[0] // max(1, len(reply[1])))
-            self._cost = cost if self._cost is None else (self._cost + cost) // 2
+            time, calls = self._spent
+            self._spent = time / 2 + max(1, reply[0]), calls / 2 + len(reply[1])
 
     def _finish(self):
         self._life.feeders.discard(self)
@@ -409,6 +379,8 @@ class _Results:
         try:
             left = None if self._end is None else self._end - monotonic()
             reply = future.result(left)
+        except StopIteration as error:  # a call's, and not our end
+            raise RuntimeError("generator raised StopIteration") from error
         except BaseException:
             future.cancel()
             raise
@@ -511,11 +483,11 @@ class _Life:
 
     def close(self, mode, timeout):
         """Takes no more calls; has all ended, `timeout` seconds from now at the latest?"""
+        end = None if timeout is None else monotonic() + timeout
         self.is_closed = True
         self._closing.set()
         if self.pool is None or self._process != os.getpid():
             return True
-        end = None if timeout is None else monotonic() + timeout
         for feeder in list(self.feeders):
             if mode != _FINISH:
                 feeder.cancel()
@@ -622,6 +594,11 @@ def _check_max_tasks(max_tasks_per_child):
         raise ValueError("max_tasks_per_child must be >= 1")
 
 
+def _check_run_limit(run_limit):
+    if run_limit is not None and not run_limit > 0:
+        raise ValueError("run_limit must be greater than 0")
+
+
 class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
     """A pool of processes that make calls."""
 
@@ -661,6 +638,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
             max_workers = _engine.cpu_count()
         if max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        operator.index(max_workers)
         if mp_context is None:
             method = None if max_tasks_per_child is None else "spawn"
             mp_context = multiprocessing.get_context(method)
@@ -676,8 +654,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
             raise ValueError("max_restarts must be greater than 0")
         if not restart_window > 0:
             raise ValueError("restart_window must be greater than 0")
-        if run_limit is not None and not run_limit > 0:
-            raise ValueError("run_limit must be greater than 0")
+        _check_run_limit(run_limit)
         if max_pending is not None and max_pending < 1:
             raise ValueError("max_pending must be greater than 0")
         if when_full not in ("wait", "raise"):
@@ -702,7 +679,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         self._life = _Life(
             crew,
             (
-                max_workers,
+                min(max_workers, _MOST_WORKERS),
                 breaks,
                 max_retries if on_crash == "retry" else 0,
                 max_restarts,
@@ -755,7 +732,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         end = None if timeout is None else monotonic() + timeout
         calls = list(zip(*iterables))
         self._life.started()
-        batches = _Batches(self._life, fn, calls, chunksize if chunksize > 1 else None)
+        batches = _Batches(self._life, fn, calls, chunksize, self._is_exact)
         return _Results(batches, self._life.crew, end)
 
     def using(self, *, run_limit=None, priority=0):
@@ -764,6 +741,8 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         run_limit: a call that runs longer (seconds) is stopped and raises TaskStopped; None: the
         executor's.  priority: higher begins sooner; equal is first come, first served.
         """
+        _check_run_limit(run_limit)
+        operator.index(priority)
         return _View(self, self._run_limit if run_limit is None else run_limit, priority)
 
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
@@ -797,6 +776,9 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
                 getattr(process, how)()
             except (ProcessLookupError, ValueError):  # gone, or closed
                 pass
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r} object")
 
     @property
     def _broken(self):

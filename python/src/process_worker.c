@@ -10,8 +10,8 @@
 #include <unistd.h>
 
 static struct {
-    struct cfpy_module *module;
-    PyObject *initializer; /* called without arguments; NULL: none */
+    PyObject *initializer; /* called without arguments; None: none */
+    PyObject *unfit;       /* (exception): it has failed */
     PyObject *wrap;        /* (exception, is_ours): what is sent in its place; is_ours: nothing was
                               called */
     PyObject *raised;      /* by a signal handler: the worker leaves with it */
@@ -25,11 +25,11 @@ static void before_rest(void *unused)
     cfpy_let_go();
 }
 
+/* The GIL will be needed in any case. */
 static bool after_rest(void *unused, bool signalled)
 {
     (void)unused;
-    if (!signalled)
-        return true;
+    (void)signalled;
     cfpy_hold();
     if (PyErr_CheckSignals() == 0)
         return true;
@@ -125,7 +125,12 @@ int cfpy_run_initializer(void *unused)
     cfpy_hold();
     PyObject *result = PyObject_CallNoArgs(worker.initializer);
     if (!result) {
-        cfpy_log(worker.module, true, "Exception in initializer:", NULL);
+        PyObject *error = cfpy_fetch_exception();
+        PyObject *said = PyObject_CallOneArg(worker.unfit, error);
+        Py_DECREF(error);
+        if (!said)
+            PyErr_WriteUnraisable(worker.unfit);
+        Py_XDECREF(said);
         return cf_raise(1, "the initializer of a worker process raised an exception");
     }
     Py_DECREF(result);
@@ -134,16 +139,14 @@ int cfpy_run_initializer(void *unused)
 
 /* ---- a life ---- */
 
-/* (channel, initializer or None, wrap): the exit status. */
+/* (channel, initializer or None, unfit, wrap): the exit status. */
 PyObject *cfpy_run_worker(PyObject *module, PyObject *args)
 {
     int channel;
-    PyObject *initializer, *wrap;
-    if (!PyArg_ParseTuple(args, "iOO", &channel, &initializer, &wrap))
+    (void)module;
+    if (!PyArg_ParseTuple(args, "iOOO", &channel, &worker.initializer, &worker.unfit, &worker.wrap))
         return NULL;
-    worker.module = PyModule_GetState(module);
-    worker.initializer = Py_NewRef(initializer);
-    worker.wrap = Py_NewRef(wrap);
+    Py_INCREF(args); /* for good: the process is the worker's */
     const cf_wait_hooks *former = cf_set_wait_hooks(&hooks);
     int status = cf_worker_run_channel(channel);
     cfpy_wait_end(former);

@@ -48,8 +48,8 @@ static const char *text_of_end(const struct cfi_death *d, const cf_error *e, cha
         snprintf(text, size, "worker process %d was killed%s by signal %d (%s)", e->worker_pid,
                  where, e->signal_number, strsignal(e->signal_number));
     else if (e->exit_code >= 0)
-        snprintf(text, size, "worker process %d exited%s with code %d", e->worker_pid, where,
-                 e->exit_code);
+        snprintf(text, size, "worker process %d exited with code %d%s", e->worker_pid, e->exit_code,
+                 where);
     else
         snprintf(text, size, "worker process %d died%s, nobody knows how", e->worker_pid, where);
     return text;
@@ -227,9 +227,12 @@ static void conclude(struct cfi_process_pool *pool, struct cfi_death *d, int sta
         cfi_say_broken(pool, 1, d->unfit, (uint32_t)d->pid);
     free(d->unfit);
     bool too_many = crash && cfi_is_one_too_many(pool, cfi_now());
-    if (too_many || (crash && pool->options.on_crash == CF_ON_CRASH_BREAK))
+    bool breaks = crash && pool->options.on_crash == CF_ON_CRASH_BREAK;
+    if (too_many || breaks)
         break_for(pool, &error, too_many);
-    settle_guilty(pool, d, &error);
+    /* What the break has killed is told of the first death, not of ours. */
+    const cf_error *first = &pool->executor.broken;
+    settle_guilty(pool, d, breaks && first->message ? first : &error);
     cfi_start_wanted(pool);
     if (d->pidfd >= 0)
         (void)close(d->pidfd);

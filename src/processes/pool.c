@@ -190,7 +190,7 @@ static cf_status enter(struct cfi_process_pool *pool)
     if (CFI_UNLIKELY(is_full(pool) && !pool->closed)) {
         cfi_unlock(&pool->lock);
         if (pool->options.when_full == CF_WHEN_FULL_REJECT)
-            return cfi_fail_fixed(CF_FULL, "the pool has no room");
+            return cfi_fail_fixed(CF_FULL, "the pool is full");
         cf_status s = wait_for_room(pool);
         if (s != CF_OK)
             return s;
@@ -515,10 +515,26 @@ static void pool_destroy(void *self)
     pool_free(pool);
 }
 
+/* Futures may keep the pool for long: its descriptors go at once. */
+static void close_all(struct cfi_process_pool *pool)
+{
+    for (unsigned i = 0; i < pool->options.max_workers; i++) {
+        struct cfi_child *c = cfi_child_at(pool, i);
+        if (c) {
+            cfi_close_channel(c);
+            cfi_close_one(&c->pidfd);
+        }
+    }
+    cfi_close_one(&pool->epoll);
+    cfi_close_one(&pool->wake);
+    cfi_close_one(&pool->data_fd);
+}
+
 /* In a forked child: the manager is not there, and what it holds is the parent's. */
 static void pool_abandon(void *self)
 {
     struct cfi_process_pool *pool = self;
+    close_all(pool);
     if (pool->has_server)
         cfi_server_forget(&pool->server);
     else if (pool->host.start_process)

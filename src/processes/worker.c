@@ -322,6 +322,8 @@ static bool sleep_until_next(struct worker *w)
         leaves = woken == CFI_SIGNALLED;
         if (woken == CFI_TIMED_OUT) {
             give_memory_back(w);
+            leaves = !cfi_rest_end(); /* a signal may have come just before the sleep */
+            cfi_rest_begin();
             deadline = CFI_NEVER;
         } else if (!has_next(w)) { /* the parent has said something */
             cfi_given_look(w->channel);
@@ -340,8 +342,7 @@ static bool wait_for_next(struct worker *w)
         fflush(stdout); /* it may be long until there is more of it */
         goes_on = sleep_until_next(w);
     }
-    (void)cfi_rest_end();
-    return goes_on;
+    return cfi_rest_end() && goes_on;
 }
 
 /* An unfit worker stays until the parent has heard why: then that closes the channel or says quit. */
