@@ -6,14 +6,13 @@ test_wait.py shows of few is shown here of MANY, and what only a series of waits
 """
 import concurrent.futures
 import gc
-import os
 import random
 import threading
 import time
 import weakref
 
 import pytest
-from support import LIMIT, SOON, asleep, futures, ours, run_json, thread_pool, until
+from support import SOON, asleep, futures, ours, run_json, thread_pool, until
 from test_wait import ALL, ERROR, FIRST, Future, Waiter
 
 MANY = 100
@@ -97,7 +96,7 @@ def test_what_was_done_before_is_in_the_first_answer():
 
 def test_a_slow_callback_delays_nobody():
     many, go = bare(), threading.Event()
-    many[5].add_done_callback(lambda _: go.wait(SOON))
+    many[5].add_done_callback(lambda _: go.wait(3 * SOON))
     waiter = sleeping(lambda: first(many))
     settling = Waiter(lambda: many[5].set_result(1))
     assert waiter.result().done == {many[5]} and settling.is_alive()
@@ -415,22 +414,29 @@ def test_after_a_fork():
     """The parent's futures can never be done in the child; its own can."""
     outcome = run_json("""
         import threading
-        many = [futures.Future() for _ in range(100)]
-        futures.wait(many, 0.001, futures.FIRST_COMPLETED)
-        threading.Thread(target=futures.wait, args=(many, 5, futures.FIRST_COMPLETED),
-                         daemon=True).start()
+        FIRST = futures.FIRST_COMPLETED
+        fresh, known, slept_for = [[futures.Future() for _ in range(100)] for _ in range(3)]
+        futures.wait(known, 0.001, FIRST)
+        threading.Thread(target=futures.wait, args=(slept_for, 5, FIRST), daemon=True).start()
         time.sleep(0.05)
+
+        def in_the_child():
+            for lost in fresh, known, slept_for:
+                try:
+                    futures.wait(lost, 10, FIRST)
+                    return b"waited"
+                except RuntimeError:
+                    pass
+            with thread_pool(2) as pool:
+                pending = {pool.submit(int) for _ in range(100)}
+                while pending:
+                    done, pending = futures.wait(pending, 10, FIRST)
+            return b"good"
+
         read, write = os.pipe()
         if os.fork() == 0:
             try:
-                futures.wait(many, 10, futures.FIRST_COMPLETED)
-                os.write(write, b"waited")
-            except RuntimeError:
-                with thread_pool(2) as pool:
-                    pending = {pool.submit(int) for _ in range(100)}
-                    while pending:
-                        done, pending = futures.wait(pending, 10, futures.FIRST_COMPLETED)
-                os.write(write, b"good")
+                os.write(write, in_the_child())
             finally:
                 os._exit(0)
         os.close(write)
