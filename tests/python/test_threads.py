@@ -516,29 +516,32 @@ def test_deep_recursion_in_a_worker():
     """) == [15000, "RecursionError"]
 
 
-def test_in_a_subinterpreter():
-    """It works there, or says that it does not."""
+@pytest.mark.parametrize("isolated", [False, True])
+def test_in_a_subinterpreter(isolated):
+    """It works there, or says that it does not: an isolated one may refuse it."""
     assert run_json("""
-        for name in ("_interpreters", "_xxsubinterpreters"):
-            try:
-                interpreters = __import__(name)
-                break
-            except ImportError:
-                pass
+        isolated = sys.argv[1] == "True"
+        try:
+            import _interpreters as interpreters
+            create = lambda: interpreters.create("isolated" if isolated else "legacy")
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+            create = lambda: interpreters.create(isolated=isolated)
         program = (f"import sys; sys.path[:] = {sys.path!r}\\n"
                    "from support import *\\n"
                    "with thread_pool(2) as pool:\\n"
                    "    assert list(pool.map(int, '123')) == [1, 2, 3]\\n")
         for _ in range(3):
-            one = interpreters.create()
+            one = create()
             try:
-                interpreters.run_string(one, program)
-            except Exception as error:
-                say(error)
+                error = interpreters.run_string(one, program)
+            except Exception as failure:
+                error = failure
+            assert isolated or error is None, error
             interpreters.destroy(one)
         with thread_pool(2) as pool:
             report(list(pool.map(int, "123")))
-    """) == [1, 2, 3]
+    """, isolated) == [1, 2, 3]
 
 
 def test_many_pools_leave_nothing():
