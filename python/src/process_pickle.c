@@ -10,7 +10,7 @@
 
 #include <sys/mman.h>
 
-enum { ALIGN = 64, SMALL = 2048, LARGE = 1 << 18, HUGE = 1 << 22 };
+enum { ALIGN = 64, USED_AGAIN = 1024, SMALL = 2048, LARGE = 1 << 18, HUGE = 1 << 22 };
 
 /* A message with buffers begins with this, and their sizes, before the pickle. */
 struct head {
@@ -165,7 +165,8 @@ static struct pickler *pickler_take(void)
     return NULL;
 }
 
-/* One that has failed is not used again. */
+/* One that has failed is not used again, nor one whose memo has grown: clearing it would cost each
+ * small pickle as much as this large one. */
 static void pickler_give_back(struct pickler *p, bool is_good)
 {
     PyObject *cleared = is_good ? PyObject_CallMethod(p->pickler, "clear_memo", NULL) : NULL;
@@ -297,7 +298,7 @@ int cfpy_pickle_dump(PyObject *object, struct cfpy_pickle *pickle)
     p->target = pickle;
     PyObject *done = PyObject_CallMethodOneArg(p->pickler, python.dump_name, object);
     PyObject *error = done ? NULL : cfpy_fetch_exception();
-    pickler_give_back(p, done);
+    pickler_give_back(p, done && pickle->stream.bytes <= USED_AGAIN);
     if (error)
         PyErr_SetObject((PyObject *)Py_TYPE(error), error);
     Py_XDECREF(error);
