@@ -26,19 +26,35 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__.strip(), file=sys.stdout if arguments else sys.stderr)
         sys.exit(0 if arguments else 2)
-    what = arguments[0]
+    try:
+        _run(*arguments)
+    except Exception as error:
+        sys.excepthook(*_as_of_program(error))
+        sys.exit(1)
+
+
+def _run(what: str, *arguments: str) -> None:
     if what in ("-m", "-c"):
-        if len(arguments) == 1:
+        if not arguments:
             _fail(f"argument expected for the {what} option")
-        (_run_module if what == "-m" else _run_command)(*arguments[1:])
+        (_run_module if what == "-m" else _run_command)(*arguments)
     elif what.startswith("-") and what != "-":
         _fail(f"unknown option {what} (Python's own options stand before -m cfutures)")
     elif what == "-":
-        _run_input(*arguments[1:])
+        _run_input(*arguments)
     elif pkgutil.get_importer(what):
-        _run_directory(*arguments)
+        _run_directory(what, *arguments)
     else:
-        _run_script(*arguments)
+        _run_script(what, *arguments)
+
+
+def _as_of_program(error: Exception) -> tuple:
+    """What sys.excepthook is given: the error without the frames before the program's."""
+    above = (__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>")
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename in above:
+        frames = frames.tb_next
+    return type(error), error.with_traceback(frames), frames
 
 
 def _run_module(name: str, *arguments: str) -> None:
