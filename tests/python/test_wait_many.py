@@ -97,7 +97,7 @@ def test_what_was_done_before_is_in_the_first_answer():
 def test_a_slow_callback_delays_nobody():
     many, go = bare(), threading.Event()
     many[5].add_done_callback(lambda _: go.wait(3 * SOON))
-    waiter = sleeping(lambda: first(many))
+    waiter = sleeping(lambda: first(many, None))
     settling = Waiter(lambda: many[5].set_result(1))
     assert waiter.result().done == {many[5]} and settling.is_alive()
     go.set()
