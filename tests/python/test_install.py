@@ -242,7 +242,8 @@ def test_the_main_module_stays_to_the_end(tmp_path):
     "import sys\nsys.excepthook = lambda *error: print(error[0])\n1 / 0", "x = \"\\0\"\nx()",
     "import missing", "import sys; sys.stdout.write('out')", "import os; os.abort()",
     "try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise OSError"],
-    ids=["code", "message", "error", "syntax", "hook", "type", "import", "success", "signal", "two"])
+    ids=["code", "message", "error", "syntax", "hook", "type", "import", "success", "signal",
+         "two errors"])
 @pytest.mark.parametrize("how", ["program.py", "-m program"])
 def test_a_program_ends_as_without(tmp_path, program, how):
     (tmp_path / "program.py").write_text(program)
