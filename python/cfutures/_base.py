@@ -160,7 +160,7 @@ def _failure(origin, status, message, pid, signal, exitcode, out_of_memory):
     if status == _SHUTDOWN:
         return RuntimeError(shutdown_message())
     if status == _FULL:
-        return QueueFull(message)
+        return QueueFull("the executor has no room for another call")
     if status == _DEADLOCK:
         return DeadlockError(message)
     if status == _SYSTEM:

@@ -3,6 +3,7 @@
 
 import contextvars
 import itertools
+import operator
 import queue
 import threading
 import weakref
@@ -15,6 +16,7 @@ BrokenThreadPool = standard_thread.BrokenThreadPool
 _WorkItem = standard_thread._WorkItem
 
 _INITIALIZER_FAILED = "A thread initializer failed, the thread pool is not usable anymore"
+_MOST_WORKERS = 65534  # that the engine can count
 _WHEN_FULL = {"wait": 0, "raise": 1, "run": 2}
 
 #: The living workers and what they work for; at exit the interpreter waits for these threads.
@@ -156,7 +158,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
         if inherit_context:
             self.submit = _submit_in_context(weakref.ref(self))
         self._open(
-            max_workers,
+            min(max_workers, _MOST_WORKERS),
             _Starter(self._thread_name_prefix, self._threads, self._work_queue),
             initializer,
             initargs,
@@ -182,7 +184,7 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
 
         priority: higher begins sooner; equal is first come, first served.
         """
-        return _View(self, priority)
+        return _View(self, operator.index(priority))
 
     def shutdown(self, wait=True, *, cancel_futures=False, timeout=None):
         """Take no more calls; what was submitted still runs.
@@ -192,8 +194,8 @@ class ThreadPoolExecutor(_engine.ThreadPool, _base.Executor, standard_thread.Thr
         cancel_futures: cancel what has not begun.
         From a call of this executor it does not wait.
         """
-        self._shutdown = True
         ended = self._close(cancel_futures, timeout if wait else 0)
+        self._shutdown = True
         if not wait or threading.current_thread() in self._threads:
             return
         if not ended:

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stddef.h>
+#include <time.h>
 
 struct core {
     Py_ssize_t references;
@@ -161,14 +162,20 @@ static void start_if_needed(struct core *core)
 }
 
 /* A thread of the standard's has taken its first call when submit returns, and programs rely on it: they
- * submit and shut down at once with cancel_futures.  So give a new one the time to. */
+ * submit and shut down at once with cancel_futures.  A thread that is asked for finds its call queued
+ * and keeps the GIL until it has begun it; the first comes before its call. */
 static void let_it_begin(const cfpy_future *f)
 {
-    enum { LIMIT_NS = 1000000 };
+    enum { YIELDS = 50, LIMIT_NS = 100000000, NAP_NS = 50000 };
+    const struct timespec nap = { .tv_nsec = NAP_NS };
     int64_t until = cfpy_now() + LIMIT_NS;
     cfpy_let_go();
-    while (!cf_future_running(f->future) && !cf_future_done(f->future) && cfpy_now() < until)
-        (void)sched_yield();
+    for (int i = 0; !cf_future_running(f->future) && !cf_future_done(f->future); i++) {
+        if (i < YIELDS)
+            (void)sched_yield();
+        else if (nanosleep(&nap, NULL) != 0 || cfpy_now() > until)
+            break;
+    }
     cfpy_hold();
 }
 
@@ -207,9 +214,9 @@ static PyObject *submit_call(struct core *core, struct call *c, int64_t priority
     Py_ssize_t threads = core->threads;
     if (hand_over(core, c, priority) != CF_OK)
         return not_taken(core, c);
-    start_if_needed(core);
-    if (core->threads > threads)
+    if (core->threads > threads && !core->initializer)
         let_it_begin(c->future);
+    start_if_needed(core);
     return (PyObject *)c->future;
 }
 
@@ -385,8 +392,7 @@ static PyObject *worker_call(PyObject *op, PyObject *args, PyObject *named)
     if (!worker)
         Py_RETURN_NONE;
     const cf_wait_hooks *former = cfpy_wait_begin();
-    cfpy_let_go();
-    cf_worker_run(worker);
+    cf_worker_run(worker); /* which lets go of the GIL when it finds nothing to do */
     cfpy_wait_end(former);
     self->core->threads--;
     Py_RETURN_NONE;
