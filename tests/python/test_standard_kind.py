@@ -477,6 +477,19 @@ def test_keywords_of_a_call_are_the_calls():
             pool.submit(fn=int)
 
 
+@pytest.mark.parametrize("make", [thread_pool, functools.partial(process_pool, method="fork")],
+                         ids=["threads", "processes"])
+def test_a_call_of_map_that_raises_stop_iteration(make):
+    """It is an error, and not the end of the results."""
+    with make(1) as pool:
+        results = pool.map(next, [iter([1]), iter([]), iter([2])])
+        assert next(results) == 1
+        with pytest.raises(RuntimeError, match="generator raised StopIteration") as caught:
+            next(results)
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert list(results) == []
+
+
 # Copies, pickles, references --------------------------------------------------------------------
 
 def test_nothing_that_runs_can_be_pickled_or_copied():
