@@ -271,7 +271,7 @@ static PyObject *add_done_callback(PyObject *op, PyObject *const *args, Py_ssize
     cfpy_future *self = (cfpy_future *)op;
     cfpy_future_apply(self);
     bool is_done = cf_future_done(self->future) || self->manual == CFPY_CANCELLED;
-    if (is_done && (!self->hooked || self->called_back)) {
+    if (is_done) {
         user.depth++;
         call_back(self, fn);
         return escaped(Py_NewRef(Py_None));
@@ -651,6 +651,8 @@ static int set_value(PyObject *op, PyObject *value, void *kind)
     cfpy_future *self = (cfpy_future *)op;
     if (value && value != Py_None)
         cfpy_future_set(self, (enum cfpy_kind)(uintptr_t)kind, Py_NewRef(value));
+    else if (self->kind == (uintptr_t)kind && cf_future_done(self->future))
+        cfpy_future_set(self, CFPY_RESULT, Py_NewRef(Py_None));
     else if (self->kind == (uintptr_t)kind)
         cfpy_future_set(self, CFPY_NOTHING, NULL);
     return 0;

@@ -66,7 +66,7 @@ void cfpy_hold(void)
 
 struct cfpy_visit cfpy_enter(void)
 {
-    struct cfpy_visit visit = { .ensured = !let_go && !PyGILState_Check() };
+    struct cfpy_visit visit = { .ensured = !let_go && !PyGILState_GetThisThreadState() };
     if (visit.ensured)
         visit.state = PyGILState_Ensure();
     else

@@ -150,15 +150,18 @@ static void own(struct call *c)
 
 /* ---- submitting ---- */
 
-/* A thread that cannot be had is no failure while there is another one. */
-static void start_if_needed(struct core *core)
+/* A thread that cannot be had is no failure while there is another one; Ctrl-C meanwhile is. */
+static bool start_if_needed(struct core *core)
 {
     if (core->pending <= core->threads - core->running || core->threads >= core->max_workers)
-        return;
+        return true;
     const cf_wait_hooks *former = cfpy_wait_begin();
     (void)cf_thread_pool_start_worker(core->executor);
     cfpy_wait_end(former);
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+        return false;
     PyErr_Clear();
+    return true;
 }
 
 /* A thread of the standard's has taken its first call when submit returns, and programs rely on it: they
@@ -187,9 +190,12 @@ static cf_status hand_over(struct core *core, struct call *c, int64_t priority)
                            .arg_size = call_size(total_args(c)),
                            .arg_destroy = drop_call,
                            .priority = priority };
-    const cf_wait_hooks *former = cfpy_wait_begin();
-    cf_status s = cf_submit_task(core->executor, &task, &c->future->future);
-    cfpy_wait_end(former);
+    cf_status s;
+    do {
+        const cf_wait_hooks *former = cfpy_wait_begin();
+        s = cf_submit_task(core->executor, &task, &c->future->future);
+        cfpy_wait_end(former);
+    } while (s == CF_INTERRUPTED && PyErr_CheckSignals() == 0);
     return s;
 }
 
@@ -216,8 +222,10 @@ static PyObject *submit_call(struct core *core, struct call *c, int64_t priority
         return not_taken(core, c);
     if (core->threads > threads && !core->initializer)
         let_it_begin(c->future);
-    start_if_needed(core);
-    return (PyObject *)c->future;
+    if (start_if_needed(core))
+        return (PyObject *)c->future;
+    Py_DECREF(c->future);
+    return NULL;
 }
 
 /* fn(*args[0 .. count], **{names: the rest}) */
