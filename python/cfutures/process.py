@@ -7,6 +7,7 @@ import collections
 import faulthandler
 import functools
 import itertools
+import math
 import multiprocessing
 import operator
 import os
@@ -301,6 +302,7 @@ class _Batches:
                 self._finish()
 
     def _done(self, future):
+        self._life.callbacks_thread = threading.get_ident()
         with self._lock:
             self._ahead -= 1
             if self._next >= len(self._calls) or future.cancelled():
@@ -322,6 +324,10 @@ class _Batches:
     def _give_up(self, error):
         self._error = error
         self._finish()
+
+    def flush(self):
+        """Submits all that is left."""
+        self._feed(math.inf)
 
     def next(self):
         """The next future, and how many calls it makes; None after the last."""
@@ -457,6 +463,7 @@ class _Life:
         self.pool = None
         self.workers = options[0]
         self.feeders = set()  # of maps whose calls are not all submitted
+        self.callbacks_thread = None
         self.is_closed = False
         self._options = options
         self._process = os.getpid()
@@ -491,6 +498,8 @@ class _Life:
         for feeder in list(self.feeders):
             if mode != _FINISH:
                 feeder.cancel()
+            elif self.callbacks_thread == threading.get_ident():
+                feeder.flush()  # its batches end in callbacks of this thread
             elif not feeder.finished.wait(timeout):
                 return False
             timeout = None if end is None else max(0, end - monotonic())

@@ -356,6 +356,20 @@ def test_a_shutdown_that_cancels_reaches_them_too():
         list(results)
 
 
+def test_a_callback_may_shut_down_while_a_map_is_fed():
+    pool = cfutures.ProcessPoolExecutor(1)
+    results = pool.map(nap, range(200))
+    ended = threading.Event()
+
+    def shut_down(future):
+        pool.shutdown()
+        ended.set()
+
+    pool.submit(same, 1).add_done_callback(shut_down)
+    assert ended.wait(LIMIT)
+    assert list(results) == list(range(200))
+
+
 def test_a_dropped_map_goes_on(tmp_path):
     with cfutures.ProcessPoolExecutor(1) as pool:
         pool.map(touch, [str(tmp_path / str(number)) for number in range(50)])
