@@ -123,6 +123,19 @@ static int feed(results_object *self)
     return fed ? drop_read(self) : -1;
 }
 
+/* What a call raises is an error of the iteration, never its end. */
+static void rename_stop_iteration(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration))
+        return;
+    PyObject *stop = cfpy_fetch_exception();
+    PyErr_SetString(PyExc_RuntimeError, "generator raised StopIteration");
+    PyObject *error = cfpy_fetch_exception();
+    PyException_SetCause(error, stop);
+    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    Py_DECREF(error);
+}
+
 static PyObject *next(results_object *self)
 {
     if (feed(self) != 0)
@@ -132,8 +145,10 @@ static PyObject *next(results_object *self)
     PyObject *future = Py_NewRef(PyList_GET_ITEM(self->futures, self->next));
     PyList_SetItem(self->futures, self->next++, Py_NewRef(Py_None));
     PyObject *result = result_of(self, future);
-    if (!result)
+    if (!result) {
+        rename_stop_iteration();
         cancel(future);
+    }
     Py_DECREF(future);
     return result;
 }
