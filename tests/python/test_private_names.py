@@ -86,6 +86,19 @@ def test_the_private_attributes_follow_a_future():
     assert (future._state, future._result, future._exception) == ("FINISHED", "value", None)
 
 
+@pytest.mark.parametrize("name", ["_result", "_exception"])
+def test_an_outcome_can_be_dropped(name):
+    """As programs do that keep futures but not what they hold."""
+    future = futures.Future()
+    if name == "_result":
+        future.set_result("large")
+    else:
+        future.set_exception(OSError())
+    setattr(future, name, None)
+    assert future.done() and getattr(future, name) is None
+    assert future.result(0) is None and future.exception(0) is None
+
+
 def test_a_callback_can_be_taken_off_the_list():
     """As `future._done_callbacks.remove(function)` and `.clear()` do."""
     calls = []
