@@ -102,7 +102,7 @@ def _unreadable(what, error):
 
 
 class _Popen(popen_fork.Popen):
-    """A fork that says nothing of threads: there are only the engine's, which a fork need not mind."""
+    """A fork that warns of no threads: there are only the engine's, which it need not mind."""
 
     def _launch(self, process):
         code = 1
@@ -218,7 +218,8 @@ class _Crew:
             error.__cause__ = _RemoteTraceback(f"\n'''\n{message}\n{traceback or ''}'''")
             return error
         code = None if exitcode < 0 else exitcode
-        return WorkerDied(message, pid or None, signum or None, code, bool(out_of_memory), traceback)
+        details = pid or None, signum or None, code, bool(out_of_memory), traceback
+        return WorkerDied(message, *details)
 
     def unreadable(self, error):
         """The exception for a reply that cannot be unpickled."""
@@ -260,10 +261,15 @@ class _Batches:
         self._spent = 0, 0  # nanoseconds for how many calls, the last ones above all
         self._workers = life.workers
         self._ahead = 0  # batches that are not done
+        self._is_feeding = False
         self._error = None  # why no more can be submitted
         self.finished = threading.Event()  # all are submitted, or will not be
-        life.feeders.add(self)
-        self._feed(2 * self._workers)
+        try:
+            life.feeders.add(self)
+            self._feed(2 * self._workers)
+        except BaseException as error:  # Ctrl-C
+            self._give_up(error)
+            raise
 
     def _fit(self):
         time, calls = self._spent
@@ -285,36 +291,43 @@ class _Batches:
     def _feed(self, limit):
         """Submits batches until so many are ahead."""
         with self._lock:
-            while self._next < len(self._calls) and (self._is_exact or self._ahead < limit):
-                begin = self._next
-                self._next += self._fit()
-                try:
-                    submitted = self._submit(self._calls[begin : self._next])
-                except Exception as error:  # shut down, or broken
-                    self._give_up(error)
-                    break
-                self._futures.extend(submitted)
-                if not self._is_exact:
-                    self._ahead += len(submitted)
-                    for future, _ in submitted:
-                        future.add_done_callback(self._done)
+            self._is_feeding = True
+            try:
+                while self._next < len(self._calls) and (self._is_exact or self._ahead < limit):
+                    begin = self._next
+                    self._next += self._fit()
+                    self._watch(self._submit(self._calls[begin : self._next]))
+            except Exception as error:  # shut down, or broken
+                self._give_up(error)
+            finally:
+                self._is_feeding = False
             if self._next >= len(self._calls):
                 self._finish()
 
-    def _done(self, future):
-        self._life.callbacks_thread = threading.get_ident()
+    def _watch(self, submitted):
+        self._futures.extend(submitted)
+        if self._is_exact:
+            return
+        self._ahead += len(submitted)
+        for future, count in submitted:
+            future.add_done_callback(self._batch_done if count else self._call_done)
+
+    def _batch_done(self, future):
+        with self._lock:
+            if not future.cancelled() and future.exception() is None:
+                spent, results = future.result()[:2]
+                time, calls = self._spent
+                self._spent = time / 2 + max(1, spent), calls / 2 + len(results)
+            self._call_done(future)
+
+    def _call_done(self, future):
         with self._lock:
             self._ahead -= 1
-            if self._next >= len(self._calls) or future.cancelled():
+            if self._is_feeding:  # it was done when it was to be watched
                 return
-            if future.exception() is None:
-                self._note(future.result())
-            self._feed((8 if self._spent[1] else 2) * self._workers)
-
-    def _note(self, reply):
-        if type(reply) is tuple:
-            time, calls = self._spent
-            self._spent = time / 2 + max(1, reply[0]), calls / 2 + len(reply[1])
+            self._life.callbacks_thread = threading.get_ident()
+            if self._next < len(self._calls):
+                self._feed((8 if self._spent[1] else 2) * self._workers)
 
     def _finish(self):
         self._life.feeders.discard(self)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The process pool from inside: what travels, how calls are batched, who knows how a worker ended."""
+"""The process pool from inside: what travels, batches of calls, workers and their ends."""
 import array
 import copyreg
 import gc
