@@ -433,6 +433,7 @@ class _Results:
     def close(self):
         """End the iteration, and cancel what has not begun."""
         batches, self._batches = self._batches, None
+        self._values = iter(())
         if batches is not None:
             batches.cancel()
 

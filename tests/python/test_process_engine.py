@@ -457,8 +457,14 @@ def test_an_idle_worker_does_not_mind_an_interrupt(pool):
     pids = set(pool.map(pid_after, range(8)))
     for pid in pids:
         os.kill(pid, signal.SIGINT)
+        assert until(lambda: has_no_pending_signal(pid), SOON)
     assert pool.submit(same, 1).result(LIMIT) == 1
     assert set(pool.map(pid_after, range(8))) == pids
+
+
+def has_no_pending_signal(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return all(int(line.split()[1], 16) == 0 for line in status if "Pnd:" in line)
 
 
 def pid_after(number):
