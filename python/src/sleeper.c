@@ -2,8 +2,8 @@
 /* Sleeping again and again for the first of many futures: `while pending: done, pending =
  * wait(pending, return_when=FIRST_COMPLETED)`.
  *
- * Watchers that each call puts into all futures and takes out again would be most of its cost.  So a
- * future is hooked once (cfpy_future_hook) and for good; each call only marks it with its number,
+ * Watchers that each call puts into all futures and takes out again would be most of its cost.  So
+ * a future is hooked once (cfpy_future_hook) and for good; each call only marks it with its number,
  * and when the future is done, whoever has that number is woken.  A mark that is left behind means
  * nothing: no other call gets the number (until they wrap around, which wakes somebody in vain).
  *

@@ -58,6 +58,7 @@ struct crowd {
     bool is_remote;        /* some are of worker processes */
     bool is_lost;          /* some are of the process before a fork */
     struct cfpy_sleeper *sleeper;
+    unsigned told; /* of how many it was told, if few: then `done` says nothing */
 };
 
 /* The entries of our set.  Without branches: whether a place is taken cannot be foretold. */
@@ -111,7 +112,7 @@ static int parse_rule(PyObject *name, cf_return_when *ret)
     return 0;
 }
 
-/* The engine counts in one go; it looks at what worker processes have replied only for one future. */
+/* The engine counts in one go, but looks at the replies of worker processes only one by one. */
 static void count_done(struct crowd *c)
 {
     c->done = 0;
@@ -164,8 +165,8 @@ static bool is_inside(void)
     return hooks != NULL;
 }
 
-/* NULL: the engine itself had better wait for all of them.  In a task it must, since it knows what a
- * task can wait for.  None is done: since that look the GIL was not let go of. */
+/* NULL: the engine itself had better wait for all of them.  In a task it must, since it knows what
+ * a task can wait for.  None is done: since that look the GIL was not let go of. */
 static struct cfpy_sleeper *sleeper_for(const struct crowd *c, cf_return_when rule)
 {
     enum { MANY = 32 };
@@ -189,6 +190,14 @@ static cf_status await_once(const struct crowd *c, cf_return_when rule, int64_t 
                                       : cf_wait(c->futures, c->count, rule, timeout_ns, NULL);
 }
 
+static void look_again(struct crowd *c)
+{
+    if (c->sleeper && c->sleeper->count <= CFPY_FOUND)
+        c->told = c->sleeper->count;
+    if (!c->told)
+        count_done(c);
+}
+
 /* Until the rule holds or the time has passed; -1: an exception is set. */
 static int await_rule(struct crowd *c, cf_return_when rule, int64_t timeout_ns)
 {
@@ -201,7 +210,7 @@ static int await_rule(struct crowd *c, cf_return_when rule, int64_t timeout_ns)
         if (PyErr_CheckSignals() < 0)
             return -1;
         if (s == CF_OK || s == CF_TIMEOUT)
-            return 0;
+            return look_again(c), 0;
         if (s != CF_INTERRUPTED)
             return cfpy_raise_last(c->m, CFPY_BARE), -1;
         if (deadline != CF_FOREVER)
@@ -232,7 +241,7 @@ static PyObject *sort_out(const struct crowd *c, bool *ret_moved_done)
 static PyObject *take_found(const struct crowd *c)
 {
     PyObject *moved = PySet_New(NULL);
-    for (unsigned i = 0; moved && i < c->sleeper->count; i++) {
+    for (unsigned i = 0; moved && i < c->told; i++) {
         PyObject *f = (PyObject *)c->sleeper->found[i];
         int was_there = PySet_Discard(c->set, f);
         if (was_there < 0 || (was_there > 0 && PySet_Add(moved, f) != 0))
@@ -255,13 +264,8 @@ static PyObject *wait_for_crowd(struct crowd *c, PyObject *timeout, PyObject *re
         if (timeout_ns > 0 && await_rule(c, rule, timeout_ns) != 0)
             return NULL;
     }
-    const struct cfpy_sleeper *s = c->sleeper;
     bool moved_done = true;
-    if (timeout_ns > 0 && (!s || !s->count || s->count > CFPY_FOUND))
-        count_done(c);
-    PyObject *moved =
-        s && s->count && s->count <= CFPY_FOUND ? take_found(c) : sort_out(c, &moved_done);
-    PyObject *result = NULL;
+    PyObject *moved = c->told ? take_found(c) : sort_out(c, &moved_done), *result = NULL;
     if (moved)
         result = PyObject_CallFunctionObjArgs(c->m->DoneAndNotDone, moved_done ? moved : c->set,
                                               moved_done ? c->set : moved, NULL);
