@@ -271,6 +271,17 @@ def test_a_map_closed_before_the_first_result(forked, tmp_path):
     assert len(ran) <= 10
 
 
+@ours
+def test_a_closed_map_is_over(forked):
+    """Also when calls were sent several at a time, and all their results are there."""
+    for _ in range(5):
+        results = forked.map(abs, range(500))
+        assert [next(results) for _ in range(3)] == [0, 1, 2]
+        until(lambda: forked.submit(int).done())
+        results.close()
+        assert list(results) == []
+
+
 def touch(path):
     open(path, "w").close()
 
