@@ -220,20 +220,22 @@ static int await_rule(struct crowd *c, cf_return_when rule, int64_t timeout_ns)
 
 /* ---- the result ---- */
 
-/* Those that are not done stay in the set, or those that are, whichever takes less moving. */
+/* Those that are not done stay in the set, or those that are, whichever takes less moving.  What
+ * is done since the last look counts as well, so the end comes early only where nothing is added. */
 static PyObject *sort_out(const struct crowd *c, bool *ret_moved_done)
 {
-    *ret_moved_done = c->done <= c->count / 2;
+    bool move_done = c->done <= c->count / 2;
     PyObject *moved = PySet_New(NULL);
-    size_t left = *ret_moved_done ? c->done : c->count - c->done;
-    for (size_t i = 0; moved && left > 0 && i < c->count; i++) {
+    size_t left = move_done ? c->count : c->count - c->done;
+    for (size_t i = 0; moved && c->done > 0 && left > 0 && i < c->count; i++) {
         PyObject *f = (PyObject *)c->members[i];
-        if (cf_future_done(c->futures[i]) != *ret_moved_done)
+        if (cf_future_done(c->futures[i]) != move_done)
             continue;
         left--;
         if (PySet_Add(moved, f) != 0 || PySet_Discard(c->set, f) < 0)
             Py_CLEAR(moved);
     }
+    *ret_moved_done = move_done;
     return moved;
 }
 
