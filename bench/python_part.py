@@ -36,13 +36,13 @@ def usual_python():
     return DEBIAN if os.path.exists(DEBIAN) else "python3"
 
 
-# ---- what is asked ---------------------------------------------------------------------------------
+# ---- what is asked -------------------------------------------------------------------------------
 
 
 def threads(label, function, workers, n, title, key="us", only=FUTURES, **more):
     shown = more.pop("shown", "{:.3g} us")
-    return Workload(label, "threads." + function, workers, n, more.pop("quick_n", n // 5), key, shown,
-                    title, only=only, **more)
+    return Workload(label, "threads." + function, workers, n, more.pop("quick_n", n // 5), key,
+                    shown, title, only=only, **more)
 
 
 def processes(label, function, workers, n, title, key="us", only=PROCESSES, **more):
@@ -53,7 +53,7 @@ def processes(label, function, workers, n, title, key="us", only=PROCESSES, **mo
 
 def submit(workers):
     return threads(f"T1 w{workers}", "submit", workers, 100000, only=THREADS,
-                   title=f"submit empty tasks, then read all results, workers: {workers}; us a task")
+                   title=f"submit empty tasks, then read the results, workers: {workers}; us a task")
 
 
 def mapped(workers):
@@ -69,7 +69,7 @@ def memory(what):
 def submit_to_processes(method):
     only = (*PROCESSES, "dask") if method == "fork" else (*FUTURES, "multiprocessing")
     return processes(f"Q1 {method}", f"submit:{method}", 2, 10000, only=only, slow_n=500,
-                     title=f"10,000 empty tasks, then all results, start method {method}; us a task")
+                     title=f"10,000 empty tasks, then all results, by {method}; us a task")
 
 
 def mapped_in_chunks(size):
@@ -88,9 +88,9 @@ def payload(function, name, title):
 def start(method, which, key):
     only = PROCESSES if method == "fork" else (*FUTURES, "multiprocessing")
     import_too = " and the import" if which == "first" else ""
-    return processes(f"Q5 {method}{' first' * (which != 'later')}", f"start:{method}", 2, 5,
-                     f"{method}: from nothing to a first result, {which} pool of the program{import_too}", key,
-                     only=only, shown="{:.3g} ms", quick_n=3)
+    title = f"{method}: from nothing to a first result, {which} pool of the program{import_too}"
+    return processes(f"Q5 {method}{' first' * (which == 'first')}", f"start:{method}", 2, 5, title,
+                     key, only, shown="{:.3g} ms", quick_n=3)
 
 
 def killed(label, ask, title, only):
@@ -103,13 +103,15 @@ def chunk_label(workers, chunk, count, calculations):
 
 
 def chunk(workers, size, count, calculations):
-    return processes(chunk_label(workers, size, count, calculations), f"chunks:{size}:{calculations}",
-                     workers, count, "the article's table: max_workers, chunk_size, num_tasks, num_calc",
-                     "s", shown="{:.3f} s", rounds=3)
+    label = chunk_label(workers, size, count, calculations)
+    title = "the article's table: max_workers, chunk_size, num_tasks, num_calc"
+    return processes(label, f"chunks:{size}:{calculations}", workers, count, title, "s",
+                     shown="{:.3f} s", rounds=3)
 
 
-CHUNKS = [(workers, size, *what) for what, sizes in {(100, 100000): (1, 10), (10000, 1000): (1, 10, 100)}
-          .items() for size in sizes for workers in (1, 2)]
+LARGE, SMALL = (100, 100000), (10000, 1000)  # tasks, calculations in each
+CHUNKS = [(workers, size, *what) for what, sizes in ((LARGE, (1, 10)), (SMALL, (1, 10, 100)))
+          for size in sizes for workers in (1, 2)]
 
 WORKLOADS = [
     *[submit(workers) for workers in (1, 2, 8)],
@@ -125,13 +127,14 @@ WORKLOADS = [
     threads("T4 as_completed, done", "in_order_of_completion", 2, 20000,
             "as_completed of futures that are done; us a future", "done_us"),
     threads("T4 wait", "wait_for_all", 2, 20000, "submit and wait for all; us a future"),
-    threads("T4 wait, done", "wait_for_all", 2, 20000, "wait for futures that are done; us a future",
-            "done_us"),
+    threads("T4 wait, done", "wait_for_all", 2, 20000,
+            "wait for futures that are done; us a future", "done_us"),
     threads("T4 drain", "drain", 1, 4000, quick_n=1000, rounds=3,
             title="wait for the first of those that are left, until none is left; us a future"),
     threads("T4 one by one", "one_by_one", 1, 4000,
             "as_completed of futures that complete one at a time; us a future"),
-    threads("T5 callback", "callbacks", 1, 100000, "add a callback, run task and callback; us a task"),
+    threads("T5 callback", "callbacks", 1, 100000,
+            "add a callback, run task and callback; us a task"),
     threads("T5 future", "future_alone", 1, 100000, "a Future alone: made, set, read; us"),
     memory("pending"),
     memory("finished"),
@@ -145,7 +148,8 @@ WORKLOADS = [
     processes("Q2", "round_trip", 1, 3000, only=(*PROCESSES, "dask"), slow_n=100,
               title="submit one, wait for it, again, one worker; us there and back"),
     processes("Q2 of 2", "round_trip", 2, 3000, "the same with two workers"),
-    processes("Q2 pinned", "round_trip", 1, 3000, "the same with one worker on one CPU", pinned=True),
+    processes("Q2 pinned", "round_trip", 1, 3000, "the same with one worker on one CPU",
+              pinned=True),
     *[mapped_in_chunks(size) for size in (1, 10, 100, 1000)],
     *[payload("payload_in", name, "of bytes to a worker") for name in SIZES],
     *[payload("payload_out", name, "of bytes from a worker") for name in SIZES],
@@ -156,7 +160,8 @@ WORKLOADS = [
     killed("Q6", "killed", "100 tasks, SIGKILL to one of 2 workers: results", (*FUTURES, "loky")),
     killed("Q6 replace", "killed:on_crash=replace", "the same, on_crash=replace", (BASE,)),
     killed("Q6 retry", "killed:on_crash=retry", "the same, on_crash=retry", (BASE,)),
-    processes("Q7 primes", "primes", 2, 20, "prime counting by map", "s", shown="{:.3f} s", rounds=3),
+    processes("Q7 primes", "primes", 2, 20, "prime counting by map", "s", shown="{:.3f} s",
+              rounds=3),
     processes("Q7 images", "images", 2, 60, "a filter of Pillow by map", "s", shown="{:.3f} s",
               rounds=3),
     processes("Q7 pipeline", "pipeline", 2, 200, "download, count words, write: three stages", "s",
@@ -184,7 +189,7 @@ BYTES = {"T6 pending": 400, "T6 finished": 400}  # at most
 BESIDE_BEST_CHUNK = 1.2  # Q3 1, at most
 
 
-# ---- the tables ------------------------------------------------------------------------------------
+# ---- the tables ----------------------------------------------------------------------------------
 
 
 def rounds_of(results, label, peer):
@@ -210,24 +215,29 @@ def verdict(reached):
     return "reached" if reached else "**not reached**"
 
 
+def row(label, shown, bar, figures, reached, besides=""):
+    median, *ends = (f(figures) for f in (statistics.median, min, max))
+    return [[label, *shown, bar, number(median), *map(number, ends), verdict(reached(median)),
+             besides]]
+
+
+def medians(results, label):
+    return [BY_LABEL[label].shown.format(results.median(BY_LABEL[label], peer)) for peer in FUTURES]
+
+
 def bar_row(results, label, bar):
-    workload, times = BY_LABEL[label], times_better(results, label, STANDARD)
+    times = times_better(results, label, STANDARD)
     if not times:
         return []
-    shown = [workload.shown.format(results.median(workload, peer)) for peer in FUTURES]
-    median, *ends = (f(times) for f in (statistics.median, min, max))
-    return [[label, *shown, f"≥ {bar:g}", number(median), *map(number, ends), verdict(median >= bar),
-             nearest(results, label)]]
+    return row(label, medians(results, label), f"≥ {bar:g}", times, lambda median: median >= bar,
+               nearest(results, label))
 
 
 def memory_row(results, label, bar):
-    workload = BY_LABEL[label]
-    figures = results.figures(workload, BASE)
-    if not figures:
+    figures = results.figures(BY_LABEL[label], BASE)
+    if not figures or not times_better(results, label, STANDARD):
         return []
-    shown = [workload.shown.format(results.median(workload, peer)) for peer in FUTURES]
-    median, *ends = (f(figures) for f in (statistics.median, min, max))
-    return [[label, *shown, f"≤ {bar} B", number(median), *map(number, ends), verdict(median <= bar), ""]]
+    return row(label, medians(results, label), f"≤ {bar} B", figures, lambda median: median <= bar)
 
 
 def best_chunk_row(results):
@@ -237,9 +247,8 @@ def best_chunk_row(results):
              if all(r in other for other in others)]
     if not times:
         return []
-    median, *ends = (f(times) for f in (statistics.median, min, max))
-    return [["Q3 1 beside the best chunksize", "", "", f"≤ {BESIDE_BEST_CHUNK}", number(median),
-             *map(number, ends), verdict(median <= BESIDE_BEST_CHUNK), ""]]
+    return row("Q3 1 beside the best chunksize", ["", ""], f"≤ {BESIDE_BEST_CHUNK}", times,
+               lambda median: median <= BESIDE_BEST_CHUNK)
 
 
 def bar_table(results):
@@ -266,7 +275,7 @@ def tables(results):
     return [bar_table(results), overview(results)]
 
 
-# ---- who is asked ----------------------------------------------------------------------------------
+# ---- who is asked --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -293,15 +302,17 @@ class PythonPart(Part):
             subprocess.run(command, check=True, stdout=sys.stderr)
 
     def compiler(self, build):
-        """That of the extension: scripts/build-python has a directory for each kind of interpreter."""
+        """That of the extension: each kind of interpreter has a build directory."""
         kind = self.ask("import sysconfig; print(sysconfig.get_config_var('SOABI'))")
         return machine.compiler(BENCH.parent / "build" / "python" / kind)
 
     def program(self, build, peer):
-        return ["env", f"PYTHONPATH={self.package(build)}", self.python, "-W", "ignore", MEASURE, peer]
+        path = f"PYTHONPATH={self.package(build)}"
+        return ["env", path, self.python, "-W", "ignore", MEASURE, peer]
 
     def has(self, build, peer):
-        return subprocess.run(self.version_command(build, peer), capture_output=True).returncode == 0
+        asked = subprocess.run(self.version_command(build, peer), capture_output=True)
+        return asked.returncode == 0
 
     def version_command(self, build, peer):
         return [*self.program(build, peer), "version"]

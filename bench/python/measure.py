@@ -11,6 +11,7 @@ import time
 import tasks
 
 CANNOT = 2  # what bench/run shows as a dash
+WORKLOADS = {"threads": "thread_work", "processes": "process_work"}
 PEERS = {
     "cfutures": "cfutures",
     "standard": "concurrent.futures",
@@ -34,7 +35,7 @@ def main():
     peer, ask, workers, n = sys.argv[1:]
     name, *parameters = ask.split(":")
     kind, _, function = name.partition(".")
-    workloads = importlib.import_module({"threads": "thread_work", "processes": "process_work"}[kind])
+    workloads = importlib.import_module(WORKLOADS[kind])
     tasks.began = time.perf_counter()
     pools = importlib.import_module(PEERS[peer])
     try:

@@ -122,7 +122,8 @@ def ends_well(future, seconds):
 
 def killed(pools, workers, n, *options):
     """A worker gets SIGKILL in the middle: how many of the tasks have a result all the same."""
-    with pools.ProcessPoolExecutor(max_workers=workers, **dict(o.split("=") for o in options)) as pool:
+    settings = dict(option.split("=") for option in options)
+    with pools.ProcessPoolExecutor(max_workers=workers, **settings) as pool:
         futures = [pool.submit(tasks.who, 0.01) for _ in range(n)]
         os.kill(futures[n // 4].result(), signal.SIGKILL)
         end = now() + n * 0.01 + 3
@@ -168,7 +169,7 @@ def images(pools, workers, n):
 
 
 def pipeline(pools, workers, n):
-    """Threads download, processes count words, threads write: by as_completed from stage to stage."""
+    """Threads download, processes count words, threads write: by as_completed."""
     with tempfile.TemporaryDirectory() as folder, web_server() as base, \
             warm(pools, workers) as counters, pools.ThreadPoolExecutor(8) as threads:
 

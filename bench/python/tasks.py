@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tasks do.  Workers of every start method import this, so it imports as little as it can."""
+"""What the tasks do.  Workers of every start method import this, so it imports very little."""
 
 import os
 import time

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What is asked of thread pools: each function gives its figures, microseconds unless it says otherwise.
+"""What is asked of thread pools: each function gives its figures, in the unit that their key says.
 
-`pools` is a module with the names of concurrent.futures, or with as many of them as the peer has."""
+`pools` is a module with the names of concurrent.futures, or as many of them as the peer has."""
 
 import contextlib
 import os
@@ -125,7 +125,7 @@ def wait_for_all(pools, workers, n):
 
 
 def drain(pools, workers, n):
-    """One task ends at a time, and all that are left are waited for again: the way of many programs."""
+    """One task ends at a time, and all that are left are waited for again: as many programs do."""
     gate = queue.SimpleQueue()
     with warm(pools, workers) as pool:
         pending = {pool.submit(gate.get) for _ in range(n)}
