@@ -53,7 +53,7 @@ def processes(label, function, workers, n, title, key="us", only=PROCESSES, **mo
 
 def submit(workers):
     return threads(f"T1 w{workers}", "submit", workers, 100000, only=THREADS,
-                   title=f"submit empty tasks, then read the results, workers: {workers}; us a task")
+                   title=f"submit empty tasks, then read the results, workers: {workers}; us each")
 
 
 def mapped(workers):
