@@ -133,14 +133,13 @@ class _Crew:
     The engine calls start() and status() on any thread.
     """
 
-    def __init__(self, context, initializer, initargs, breaks, is_renewed):
+    def __init__(self, context, initializer, initargs, breaks):
         self.context = context
         self.is_fork = context.get_start_method(allow_none=False) == "fork"
         self.processes = {}
         self._blocked = [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         self._initializer = initializer, initargs
         self._breaks = breaks
-        self._is_renewed = is_renewed
         self._faults = {}  # what faulthandler writes of each, as a file without a name
         self._numbers = {}  # the pid of worker number so and so
         self._told = set()  # those whose fatal errors stand on stderr
@@ -148,8 +147,7 @@ class _Crew:
 
     def start(self, channel, number):
         """Starts a worker that serves the channel; its pid."""
-        if self._is_renewed:
-            self._forget(number)
+        self._forget(number)
         faults = os.memfd_create("cfutures faults")
         try:
             descriptors = Descriptor(channel), Descriptor(faults)
@@ -266,7 +264,7 @@ class _Batches:
         self.finished = threading.Event()  # all are submitted, or will not be
         try:
             life.feeders.add(self)
-            self._feed(2 * self._workers)
+            self._feed_now(2 * self._workers)
         except BaseException as error:  # Ctrl-C
             self._give_up(error)
             raise
@@ -297,12 +295,19 @@ class _Batches:
                     begin = self._next
                     self._next += self._fit()
                     self._watch(self._submit(self._calls[begin : self._next]))
-            except Exception as error:  # shut down, or broken
+            except BaseException as error:  # shut down, or broken; or Ctrl-C
                 self._give_up(error)
             finally:
                 self._is_feeding = False
             if self._next >= len(self._calls):
                 self._finish()
+
+    def _feed_now(self, limit):
+        """On the thread of who uses the map: Ctrl-C is for him, and does not wait for its turn."""
+        former = self._error
+        self._feed(limit)
+        if self._error is not former and not isinstance(self._error, Exception):
+            raise self._error
 
     def _watch(self, submitted):
         self._futures.extend(submitted)
@@ -346,7 +351,7 @@ class _Batches:
         """The next future, and how many calls it makes; None after the last."""
         with self._lock:
             if not self._futures:
-                self._feed(self._ahead + 1)
+                self._feed_now(self._ahead + 1)
             if self._futures:
                 return self._futures.popleft()
             if self._error is not None:
@@ -360,6 +365,25 @@ class _Batches:
                 self._give_up(_base.CancelledError())
             for future, _ in self._futures:
                 future.cancel()
+
+
+def _unpack(crew, packed):
+    try:
+        return _engine.unpack(packed)
+    except Exception as error:
+        raise crew.unreadable(error) from None
+
+
+def _each(crew, results, are_packed, failures):
+    """The results of a batch that has failures, or results that came in pickles of their own."""
+    results.reverse()
+    index = 0
+    while results:
+        result = results.pop()
+        if index in failures:
+            raise _unpack(crew, failures[index])
+        yield _unpack(crew, result) if are_packed else result
+        index += 1
 
 
 class _Results:
@@ -376,23 +400,22 @@ class _Results:
         return self
 
     def __next__(self):
-        for value in self._values:
-            return value
-        if self._batches is None:
-            raise StopIteration
-        self._is_begun = True
         try:
             while True:
-                entry = self._batches.next()
-                if entry is None:
-                    self._batches = None
-                    raise StopIteration
-                self._values = self._read(*entry)
                 for value in self._values:
                     return value
+                self._values = self._read_next()
         except BaseException:
             self.close()
             raise
+
+    def _read_next(self):
+        self._is_begun = True
+        entry = self._batches and self._batches.next()
+        if entry is None:
+            self._batches = None
+            raise StopIteration
+        return self._read(*entry)
 
     def _read(self, future, count):
         try:
@@ -408,27 +431,7 @@ class _Results:
         _, results, are_packed, failures = reply
         if not are_packed and failures is None:
             return iter(results)
-        return self._each(results, are_packed, failures or {})
-
-    def _each(self, results, are_packed, failures):
-        results.reverse()
-        index = 0
-        try:
-            while results:
-                result = results.pop()
-                if index in failures:
-                    raise self._unpack(failures[index])
-                yield self._unpack(result) if are_packed else result
-                index += 1
-        except BaseException:
-            self.close()
-            raise
-
-    def _unpack(self, packed):
-        try:
-            return _engine.unpack(packed)
-        except Exception as error:
-            raise self._crew.unreadable(error) from None
+        return _each(self._crew, results, are_packed, failures or {})
 
     def close(self):
         """End the iteration, and cancel what has not begun."""
@@ -683,8 +686,7 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         if when_full not in ("wait", "raise"):
             raise ValueError("when_full must be 'wait' or 'raise'")
         breaks = on_crash == "break"
-        is_renewed = not breaks or max_tasks_per_child is not None
-        crew = _Crew(mp_context, initializer, initargs, breaks, is_renewed)
+        crew = _Crew(mp_context, initializer, initargs, breaks)
         if max_tasks_per_child is not None and crew.is_fork:
             raise ValueError(
                 "max_tasks_per_child is incompatible with the 'fork' multiprocessing start "
@@ -697,7 +699,8 @@ class ProcessPoolExecutor(_base.Executor, standard_process.ProcessPoolExecutor):
         self._max_tasks_per_child = max_tasks_per_child
         self._safe_to_dynamically_spawn_children = not crew.is_fork
         self._run_limit = run_limit
-        self._is_exact = is_renewed or max_pending is not None  # each call is a task of its own
+        # Each call is a task of its own.
+        self._is_exact = not breaks or max_tasks_per_child is not None or max_pending is not None
         self._processes = crew.processes
         self._life = _Life(
             crew,

@@ -370,6 +370,52 @@ def test_a_callback_may_shut_down_while_a_map_is_fed():
     assert list(results) == list(range(200))
 
 
+def nap_and_list(number):
+    time.sleep(0.01)
+    return [number]
+
+
+def test_a_map_that_is_dropped_midway_is_cancelled():
+    """At once, without a help of the collector."""
+    gc.disable()
+    try:
+        with cfutures.ProcessPoolExecutor(1) as pool:
+            for result in pool.map(nap_and_list, range(10_000)):
+                assert result == [0]
+                break
+            del result
+            assert until(lambda: len(pool._pending_work_items) == 0, SOON)
+            assert not pool._life.feeders
+    finally:
+        gc.enable()
+
+
+class Leaves:
+    def __reduce__(self):
+        sys.exit(3)
+
+
+def test_an_exit_in_pickling_is_not_lost(pool):
+    """Wherever the element is pickled, in the call of map() or later."""
+    results = pool.map(kind, [*range(2000), Leaves()])
+    got = []
+    with pytest.raises(SystemExit):
+        for result in results:
+            got.append(result)
+    assert set(got) <= {"int"} and len(got) <= 2000
+    with pytest.raises(SystemExit):
+        list(pool.map(kind, [Leaves()]))
+
+
+def test_stopped_workers_leave_nothing_behind():
+    with cfutures.ProcessPoolExecutor(1, run_limit=0.02) as pool:
+        pool.submit(same, 1).result(LIMIT)
+        before = descriptors()
+        for _ in range(5):
+            assert type(pool.submit(time.sleep, LIMIT).exception(LIMIT)) is cfutures.TaskStopped
+        assert descriptors() <= before + 5 and len(pool._processes) <= 2
+
+
 def test_a_dropped_map_goes_on(tmp_path):
     with cfutures.ProcessPoolExecutor(1) as pool:
         pool.map(touch, [str(tmp_path / str(number)) for number in range(50)])
