@@ -41,6 +41,7 @@ def ours(test):
 def long(test):
     """Mark a test that takes too long for every run."""
     import pytest
+    test = pytest.mark.timeout(600)(test)
     return pytest.mark.skipif(not LONG, reason="CFUTURES_LONG=1 runs it")(test)
 
 

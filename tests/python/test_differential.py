@@ -15,7 +15,7 @@ from support import IMPLEMENTATION, LIMIT, LONG, ours
 
 PROGRAM = pathlib.Path(__file__).with_name("random_program.py")
 SEEDS = {"futures": range(25), "threads": range(25), "processes": range(12)}
-MORE = 400
+MORE = 100
 
 
 def lines(implementation, kind, seeds):
@@ -25,13 +25,14 @@ def lines(implementation, kind, seeds):
     with tempfile.TemporaryFile("w+") as errors:
         done = subprocess.run([sys.executable, PROGRAM, kind, *map(str, seeds)], text=True,
                               env=environment, stdout=subprocess.PIPE, stderr=errors,
-                              timeout=10 * LIMIT if LONG else LIMIT)
+                              timeout=6 * LIMIT if LONG else LIMIT)
         errors.seek(0)
         assert done.returncode == 0, errors.read()
     return done.stdout.splitlines()
 
 
 @ours
+@pytest.mark.timeout(600 if LONG else 90)
 @pytest.mark.parametrize("kind", SEEDS)
 def test_random_programs(kind):
     seeds = range(MORE) if LONG else SEEDS[kind]
