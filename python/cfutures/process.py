@@ -263,6 +263,7 @@ class _Batches:
         self._error = None  # why no more can be submitted
         self.finished = threading.Event()  # all are submitted, or will not be
         try:
+            life.maps.add(self)
             life.feeders.add(self)
             self._feed_now(2 * self._workers)
         except BaseException as error:  # Ctrl-C
@@ -342,6 +343,11 @@ class _Batches:
     def _give_up(self, error):
         self._error = error
         self._finish()
+
+    def leave(self):
+        """In a forked child, where whoever held the lock is not."""
+        self._lock = threading.RLock()
+        self._give_up(RuntimeError(_base.shutdown_message()))
 
     def flush(self):
         """Submits all that is left."""
@@ -480,6 +486,7 @@ class _Life:
         self.pool = None
         self.workers = options[0]
         self.feeders = set()  # of maps whose calls are not all submitted
+        self.maps = weakref.WeakSet()  # all
         self.callbacks_thread = None
         self.is_closed = False
         self._options = options
@@ -547,6 +554,8 @@ class _Life:
     def leave(self):
         """In a forked child: the pool is the parent's."""
         self.is_closed = True
+        for batches in list(self.maps):
+            batches.leave()
         self.crew.leave()
         if self.pool is not None:
             self.pool.leave()

@@ -427,6 +427,25 @@ def touch(path):
     open(path, "x").close()
 
 
+def test_a_map_in_a_forked_child_is_over(pool):
+    """Even if its lock was held by another thread at the fork."""
+    results = pool.map(nap, range(500))
+    assert next(results) == 0
+    with results._batches._lock:
+        child = os.fork()
+        if child == 0:
+            try:
+                threading.Thread(target=results.close).start()
+                for thread in threading.enumerate():
+                    if thread is not threading.current_thread():
+                        thread.join(LIMIT)
+                os._exit(len(list(results)))
+            finally:
+                os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    results.close()
+
+
 # Workers --------------------------------------------------------------------------------------
 
 def descriptors():
