@@ -13,6 +13,7 @@ def _end(name, signal_number=None, exitcode=None):
     def register(function):
         ENDS[name] = function, signal_number, exitcode
         return function
+
     return register
 
 

@@ -23,6 +23,7 @@ ALL = [futures.ALL_COMPLETED, futures.FIRST_COMPLETED, futures.FIRST_EXCEPTION]
 
 # Tasks, which processes can import ----------------------------------------------------------------
 
+
 class Trouble(Exception):
     """An error with arguments of its own."""
 
@@ -46,6 +47,7 @@ def add(*numbers, **named):
 
 
 # Outcomes -----------------------------------------------------------------------------------------
+
 
 def described(error):
     """Its type, its arguments without addresses, and the type of its cause."""
@@ -74,6 +76,7 @@ def repr_of(error):
 
 # Futures without a pool ---------------------------------------------------------------------------
 
+
 class Futures:
     """Random calls of the methods of a few futures, callbacks and waits among them."""
 
@@ -82,8 +85,21 @@ class Futures:
         self.futures = [futures.Future() for _ in range(6)]
 
     def steps(self):
-        steps = [self.settle, self.settle, self.fail, self.begin, self.begin, self.cancel, self.look,
-                 self.callback, self.callback, self.wait, self.wait, self.complete, self.replace]
+        steps = [
+            self.settle,
+            self.settle,
+            self.fail,
+            self.begin,
+            self.begin,
+            self.cancel,
+            self.look,
+            self.callback,
+            self.callback,
+            self.wait,
+            self.wait,
+            self.complete,
+            self.replace,
+        ]
         for _ in range(STEPS):
             yield self.dice.choice(steps)
 
@@ -113,12 +129,20 @@ class Futures:
     def callback(self):
         place, kind = self.pick(), self.dice.randrange(4)
         tag = self.dice.randrange(1000)
-        return outcome(self.futures[place].add_done_callback,
-                       functools.partial(self.called, tag, kind, self.pick()))
+        return outcome(
+            self.futures[place].add_done_callback,
+            functools.partial(self.called, tag, kind, self.pick()),
+        )
 
     def called(self, tag, kind, other, future):
-        self.log.append(["callback", tag, self.futures.index(future) if future in self.futures else -1,
-                         future._state])
+        self.log.append(
+            [
+                "callback",
+                tag,
+                self.futures.index(future) if future in self.futures else -1,
+                future._state,
+            ]
+        )
         if kind == 1:
             raise Trouble(tag)
         if kind == 2 and not self.futures[other].done():
@@ -152,6 +176,7 @@ class Futures:
 
 # Pools --------------------------------------------------------------------------------------------
 
+
 class Pool:
     """Random submits, maps, waits and endings of a pool."""
 
@@ -164,13 +189,25 @@ class Pool:
     def make(self):
         if self.processes:
             import multiprocessing
+
             return futures.ProcessPoolExecutor(
-                self.workers, mp_context=multiprocessing.get_context("fork"))
+                self.workers, mp_context=multiprocessing.get_context("fork")
+            )
         return futures.ThreadPoolExecutor(self.workers)
 
     def steps(self):
-        steps = [self.submit] * 4 + [self.add, self.map, self.map, self.take_some, self.collect,
-                 self.wait, self.complete, self.callback, self.bad_call, self.renew]
+        steps = [self.submit] * 4 + [
+            self.add,
+            self.map,
+            self.map,
+            self.take_some,
+            self.collect,
+            self.wait,
+            self.complete,
+            self.callback,
+            self.bad_call,
+            self.renew,
+        ]
         if not self.processes:
             steps += [self.cancel_behind, self.first_exception]
         for _ in range(STEPS // 2 if self.processes else STEPS):
@@ -226,11 +263,12 @@ class Pool:
         return [len(done), len(pending)]
 
     def complete(self):
-        return sorted(self.tasks.index(future)
-                      for future in futures.as_completed(self.tasks, timeout=SOON))
+        return sorted(
+            self.tasks.index(future) for future in futures.as_completed(self.tasks, timeout=SOON)
+        )
 
     def callback(self):
-        """All are called; in order only those that came before the end, so the order is not said."""
+        """All are called; their order is fixed only for those added before the end."""
         calls, count = [], self.dice.randrange(1, 5)
         future = self.pool.submit(task, self.dice.randrange(1000))
         for number in range(count):

@@ -35,17 +35,20 @@ _HERE = pathlib.Path(__file__).parent
 def ours(test):
     """Mark a test of what the standard module does not have, or does badly."""
     import pytest
+
     return pytest.mark.skipif(STANDARD, reason="not with the standard module")(test)
 
 
 def long(test):
     """Mark a test that takes too long for every run."""
     import pytest
+
     test = pytest.mark.timeout(600)(test)
     return pytest.mark.skipif(not LONG, reason="CFUTURES_LONG=1 runs it")(test)
 
 
 # Programs -------------------------------------------------------------------------------------
+
 
 class Outcome:
     """How a program ended: its return code, what it wrote, how long it took."""
@@ -54,8 +57,10 @@ class Outcome:
         self.returncode, self.out, self.err, self.seconds = returncode, out, err, seconds
 
     def __repr__(self):
-        return (f"returned {self.returncode} after {self.seconds:.1f} s\n"
-                f"--- stdout\n{self.out}\n--- stderr\n{self.err}")
+        return (
+            f"returned {self.returncode} after {self.seconds:.1f} s\n"
+            f"--- stdout\n{self.out}\n--- stderr\n{self.err}"
+        )
 
 
 class Program:
@@ -75,8 +80,12 @@ class Program:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-X", "faulthandler", str(self.path), *map(str, arguments)],
-            stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err, env=variables,
-            start_new_session=True)
+            stdin=subprocess.DEVNULL,
+            stdout=self.out,
+            stderr=self.err,
+            env=variables,
+            start_new_session=True,
+        )
 
     def __enter__(self):
         return self
@@ -151,12 +160,14 @@ def say(*words):
 
 # Limits ---------------------------------------------------------------------------------------
 
+
 def cgroup(controller, *settings):
     """Make a cgroup with a limit; skip the test where none can be made.
 
     `settings`: pairs of a file and what to write to it; the first file that is there counts.  A
     program joins it by writing its process id to `cgroup.procs`."""
     import pytest
+
     for parent in (f"/sys/fs/cgroup/{controller}", "/sys/fs/cgroup"):
         directory = f"{parent}/cfutures-test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         try:
@@ -178,6 +189,7 @@ def remove_cgroup(directory):
 
 
 # Waiting and counting -------------------------------------------------------------------------
+
 
 def until(condition, limit=SOON):
     """Wait until a condition holds, and return whether it does."""
@@ -252,12 +264,14 @@ def resident():
 
 def asleep(thread_id, process="self"):
     """Whether a thread of this or another process sleeps, and has slept for a while."""
+
     def state():
         directory = pathlib.Path(f"/proc/{process}/task/{thread_id}")
         stat = (directory / "stat").read_text().rpartition(")")[2].split()[0]
         status = (directory / "status").read_text()
         switches = [line for line in status.splitlines() if "ctxt_switches" in line]
         return stat, switches
+
     before = state()
     time.sleep(0.05)
     return before[0] == "S" and state() == before
@@ -300,6 +314,7 @@ def thread_pool(*arguments, **options):
 def process_pool(*arguments, method=None, **options):
     """A process pool of the implementation under test, with a start method by name."""
     import multiprocessing
+
     if method is not None:
         options["mp_context"] = multiprocessing.get_context(method)
     return futures.ProcessPoolExecutor(*arguments, **options)

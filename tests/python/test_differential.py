@@ -23,9 +23,14 @@ def lines(implementation, kind, seeds):
     paths = os.pathsep.join([str(PROGRAM.parent), *filter(None, sys.path)])
     environment = dict(os.environ, CFUTURES_TEST_IMPL=implementation, PYTHONPATH=paths)
     with tempfile.TemporaryFile("w+") as errors:
-        done = subprocess.run([sys.executable, PROGRAM, kind, *map(str, seeds)], text=True,
-                              env=environment, stdout=subprocess.PIPE, stderr=errors,
-                              timeout=6 * LIMIT if LONG else LIMIT)
+        done = subprocess.run(
+            [sys.executable, PROGRAM, kind, *map(str, seeds)],
+            text=True,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            timeout=6 * LIMIT if LONG else LIMIT,
+        )
         errors.seek(0)
         assert done.returncode == 0, errors.read()
     return done.stdout.splitlines()

@@ -37,39 +37,66 @@ STATES = ["pending", "running", "cancelled", "cancelled and notified", "finished
 
 # States -----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("state, cancelled, running, done", [
-    ("pending", False, False, False),
-    ("running", False, True, False),
-    ("cancelled", True, False, True),
-    ("cancelled and notified", True, False, True),
-    ("finished", False, False, True),
-    ("failed", False, False, True)])
+
+@pytest.mark.parametrize(
+    "state, cancelled, running, done",
+    [
+        ("pending", False, False, False),
+        ("running", False, True, False),
+        ("cancelled", True, False, True),
+        ("cancelled and notified", True, False, True),
+        ("finished", False, False, True),
+        ("failed", False, False, True),
+    ],
+)
 def test_what_each_state_says(state, cancelled, running, done):
     future = in_state(state)
     assert (future.cancelled(), future.running(), future.done()) == (cancelled, running, done)
 
 
-@pytest.mark.parametrize("state, name", [
-    ("pending", "PENDING"), ("running", "RUNNING"), ("cancelled", "CANCELLED"),
-    ("cancelled and notified", "CANCELLED_AND_NOTIFIED"), ("finished", "FINISHED"),
-    ("failed", "FINISHED")])
+@pytest.mark.parametrize(
+    "state, name",
+    [
+        ("pending", "PENDING"),
+        ("running", "RUNNING"),
+        ("cancelled", "CANCELLED"),
+        ("cancelled and notified", "CANCELLED_AND_NOTIFIED"),
+        ("finished", "FINISHED"),
+        ("failed", "FINISHED"),
+    ],
+)
 def test_names_of_states(state, name):
     assert in_state(state)._state == name
 
 
-@pytest.mark.parametrize("state, can", [
-    ("pending", True), ("running", False), ("cancelled", True), ("cancelled and notified", True),
-    ("finished", False), ("failed", False)])
+@pytest.mark.parametrize(
+    "state, can",
+    [
+        ("pending", True),
+        ("running", False),
+        ("cancelled", True),
+        ("cancelled and notified", True),
+        ("finished", False),
+        ("failed", False),
+    ],
+)
 def test_cancel(state, can):
     future = in_state(state)
     assert future.cancel() is can
     assert future.cancelled() is can
 
 
-@pytest.mark.parametrize("state, text", [
-    ("pending", "state=pending"), ("running", "state=running"), ("cancelled", "state=cancelled"),
-    ("cancelled and notified", "state=cancelled"), ("finished", "state=finished returned int"),
-    ("failed", "state=finished raised OSError")])
+@pytest.mark.parametrize(
+    "state, text",
+    [
+        ("pending", "state=pending"),
+        ("running", "state=running"),
+        ("cancelled", "state=cancelled"),
+        ("cancelled and notified", "state=cancelled"),
+        ("finished", "state=finished returned int"),
+        ("failed", "state=finished raised OSError"),
+    ],
+)
 def test_repr(state, text):
     assert re.fullmatch(rf"<Future at 0x[0-9a-f]+ {text}>", repr(in_state(state)))
 
@@ -140,6 +167,7 @@ def test_futures_are_compared_by_identity():
 
 
 # Results ----------------------------------------------------------------------------------------
+
 
 def test_the_same_exception_object_each_time():
     error = ValueError("once")
@@ -215,10 +243,14 @@ def in_thread(function):
     return thread, outcome
 
 
-@pytest.mark.parametrize("settle, seen", [
-    (lambda future: future.set_result(7), 7),
-    (lambda future: future.set_exception(KeyError()), KeyError),
-    (lambda future: future.cancel(), futures.CancelledError)])
+@pytest.mark.parametrize(
+    "settle, seen",
+    [
+        (lambda future: future.set_result(7), 7),
+        (lambda future: future.set_exception(KeyError()), KeyError),
+        (lambda future: future.cancel(), futures.CancelledError),
+    ],
+)
 def test_many_threads_wait_for_one_future(settle, seen):
     future = Future()
     waiting = [in_thread(future.result) for _ in range(8)]
@@ -239,6 +271,7 @@ def test_huge_timeouts_wait():
 
 
 # Callbacks --------------------------------------------------------------------------------------
+
 
 def test_callbacks_run_in_order_with_the_future_alone():
     future, calls = Future(), []
@@ -326,7 +359,9 @@ def test_an_exception_in_a_callback_is_logged(caplog, late):
 @ours
 def test_a_callback_that_exits_leaves_its_worker():
     """With the standard module the worker dies, the pool still counts it, and this hangs."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         calls = []
         def leave(_):
             calls.append("leave")
@@ -341,13 +376,18 @@ def test_a_callback_that_exits_leaves_its_worker():
                 future.result()
             after = pool.submit(lambda: "still there").result(timeout=SOON)
         report([after, calls.count("leave")])
-    """) == ["still there", 3]
+    """
+        )
+        == ["still there", 3]
+    )
 
 
 @ours
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "SystemExit", "GeneratorExit"])
 def test_other_callbacks_run_although_one_raises_a_base_exception(kind):
-    assert run_json("""
+    assert (
+        run_json(
+            """
         calls = []
         def leave(_):
             raise getattr(__builtins__, sys.argv[1])()
@@ -358,7 +398,11 @@ def test_other_callbacks_run_although_one_raises_a_base_exception(kind):
             future.add_done_callback(lambda _: calls.append("after it"))
             go.set()
         report(calls)
-    """, kind) == ["after it"]
+    """,
+            kind,
+        )
+        == ["after it"]
+    )
 
 
 def test_callbacks_of_a_thread_pool_run_in_the_worker():
@@ -380,6 +424,7 @@ def test_a_callback_may_use_the_pool():
 
 
 # Cancelling and those who wait ------------------------------------------------------------------
+
 
 @ours
 def test_a_cancelled_future_is_seen_by_wait():
@@ -448,15 +493,20 @@ def test_cancel_races_with_the_start():
 
 # Garbage ----------------------------------------------------------------------------------------
 
+
 class Witness:
     """Something that weak references can watch."""
 
 
-@pytest.mark.parametrize("settle", [
-    lambda future, witness: future.set_result((future, witness)),
-    lambda future, witness: future.set_exception(OSError(future, witness)),
-    lambda future, witness: future.add_done_callback(lambda _: (future, witness)),
-    lambda future, witness: setattr(future, "attribute", (future, witness))])
+@pytest.mark.parametrize(
+    "settle",
+    [
+        lambda future, witness: future.set_result((future, witness)),
+        lambda future, witness: future.set_exception(OSError(future, witness)),
+        lambda future, witness: future.add_done_callback(lambda _: (future, witness)),
+        lambda future, witness: setattr(future, "attribute", (future, witness)),
+    ],
+)
 def test_reference_cycles_through_a_future_are_collected(settle):
     future, witness = Future(), Witness()
     watch = weakref.ref(witness)
@@ -514,10 +564,15 @@ def test_a_future_dropped_before_its_task_ran():
 
 
 def test_futures_cannot_be_pickled():
-    assert "cannot pickle" in run("""
+    assert (
+        "cannot pickle"
+        in run(
+            """
         import pickle
         try:
             pickle.dumps(futures.Future())
         except TypeError as error:
             say(error)
-    """).out
+    """
+        ).out
+    )

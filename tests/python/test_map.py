@@ -34,12 +34,15 @@ def buffered(test):
 
 # Results ----------------------------------------------------------------------------------------
 
+
 def test_like_the_builtin(pool):
     assert list(pool.map(pow, range(10), range(10))) == list(map(pow, range(10), range(10)))
 
 
-@pytest.mark.parametrize("iterables", [
-    ([],), ([], [1]), ([1, 2, 3], [1]), (itertools.count(), "ab"), ("abc", range(3), [0.5] * 9)])
+@pytest.mark.parametrize(
+    "iterables",
+    [([],), ([], [1]), ([1, 2, 3], [1]), (itertools.count(), "ab"), ("abc", range(3), [0.5] * 9)],
+)
 def test_the_shortest_iterable_ends_it(pool, iterables):
     again = [list(itertools.islice(iterable, 20)) for iterable in iterables]
     assert list(pool.map(lambda *items: items, *again)) == list(zip(*again))
@@ -121,6 +124,7 @@ def test_a_map_inside_a_map():
 
 # Errors and timeouts ----------------------------------------------------------------------------
 
+
 def test_an_error_is_raised_at_its_place(pool):
     results = pool.map(int, ["1", "2", "x", "4"])
     assert [next(results), next(results)] == [1, 2]
@@ -185,6 +189,7 @@ def test_a_timeout_cancels_the_rest():
 
 
 # Closing ----------------------------------------------------------------------------------------
+
 
 def test_closing_cancels_what_has_not_begun():
     with thread_pool(1) as pool:
@@ -255,6 +260,7 @@ def test_arguments_are_dropped_when_run():
 
 
 # buffersize -------------------------------------------------------------------------------------
+
 
 @buffered
 @pytest.mark.parametrize("buffersize", [0, -1])
@@ -333,6 +339,7 @@ def test_buffered_after_shutdown():
 @buffered
 def test_buffered_on_a_subclass():
     """An Executor that only has submit() has a buffered map."""
+
     class Immediate(futures.Executor):
         def submit(self, fn, /, *args, **kwargs):
             future = futures.Future()
@@ -345,7 +352,9 @@ def test_buffered_on_a_subclass():
 
 
 def test_waiting_for_a_result_lets_others_run():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         ticks = []
         go = threading.Event()
         def tick():
@@ -357,4 +366,7 @@ def test_waiting_for_a_result_lets_others_run():
         with thread_pool(1) as pool:
             threading.Thread(target=tick).start()
             report(list(pool.map(go.wait, [SOON, SOON])))
-    """) == [True, True]
+    """
+        )
+        == [True, True]
+    )

@@ -13,8 +13,26 @@ from support import LIMIT, futures, long, ours, process_pool, run_json
 numpy = pytest.importorskip("numpy")
 
 KIB, MIB = 1 << 10, 1 << 20
-SIZES = [0, 1, 79, 80, 81, 95, 96, 97, 4095, 4096, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 256 * KIB,
-         MIB - 1, MIB, MIB + 1, 5 * MIB + 3]
+SIZES = [
+    0,
+    1,
+    79,
+    80,
+    81,
+    95,
+    96,
+    97,
+    4095,
+    4096,
+    64 * KIB - 1,
+    64 * KIB,
+    64 * KIB + 1,
+    256 * KIB,
+    MIB - 1,
+    MIB,
+    MIB + 1,
+    5 * MIB + 3,
+]
 LARGE = [16 * MIB, 64 * MIB]
 
 
@@ -38,6 +56,7 @@ MAKERS = {
 
 
 # Tasks ------------------------------------------------------------------------------------------
+
 
 def echo(value):
     return value
@@ -83,6 +102,7 @@ def shape(array):
 
 
 # There and back ---------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("size", SIZES + LARGE[:1])
@@ -165,8 +185,11 @@ def test_results_outlive_what_follows(pool, size):
 def test_arguments_outlive_their_task_in_the_worker(size):
     """What a task keeps is still whole after many others."""
     with process_pool(1, method="fork") as pool:
-        values = [block(size, 1), bytearray(block(size, 2)),
-                  numpy.frombuffer(block(size, 3), numpy.uint8)]
+        values = [
+            block(size, 1),
+            bytearray(block(size, 2)),
+            numpy.frombuffer(block(size, 3), numpy.uint8),
+        ]
         for value in values:
             pool.submit(keep, value).result(LIMIT)
         for seed in range(20, 40):
@@ -178,8 +201,11 @@ def test_arguments_outlive_their_task_in_the_worker(size):
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_results_outlive_the_pool(method):
     with process_pool(1, method=method) as pool:
-        results = [pool.submit(make, kind, size).result(LIMIT)
-                   for size in (100, 100 * KIB, 4 * MIB) for kind in MAKERS]
+        results = [
+            pool.submit(make, kind, size).result(LIMIT)
+            for size in (100, 100 * KIB, 4 * MIB)
+            for kind in MAKERS
+        ]
     del pool
     gc.collect()
     expected = [MAKERS[kind](size) for size in (100, 100 * KIB, 4 * MIB) for kind in MAKERS]
@@ -190,6 +216,7 @@ def test_results_outlive_the_pool(method):
 
 
 # Structures -------------------------------------------------------------------------------------
+
 
 def test_many_buffers_in_one_call(pool):
     values = {number: numpy.full(number * 5000, number, numpy.int64) for number in range(20)}
@@ -203,18 +230,28 @@ def test_one_buffer_twice(pool):
     assert one is two and (one == array).all()
 
 
-@pytest.mark.parametrize("dtype", ["bool", "i1", "u2", "i4", "f4", "f8", "c16", "U3", "M8[s]",
-                                   [("a", "i4"), ("b", "f8")]])
+@pytest.mark.parametrize(
+    "dtype",
+    ["bool", "i1", "u2", "i4", "f4", "f8", "c16", "U3", "M8[s]", [("a", "i4"), ("b", "f8")]],
+)
 def test_kinds_of_arrays(pool, dtype):
     array = numpy.zeros(100_000, dtype)
     result = pool.submit(echo, array).result(LIMIT)
     assert result.dtype == array.dtype and (result == array).all()
 
 
-@pytest.mark.parametrize("view", [
-    lambda array: array.T, lambda array: array[::2], lambda array: array[:, 5:50],
-    lambda array: numpy.asfortranarray(array), lambda array: array[::-1, ::-3],
-    lambda array: array.reshape(-1, 10, 10), lambda array: array[0:0]])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda array: array.T,
+        lambda array: array[::2],
+        lambda array: array[:, 5:50],
+        lambda array: numpy.asfortranarray(array),
+        lambda array: array[::-1, ::-3],
+        lambda array: array.reshape(-1, 10, 10),
+        lambda array: array[0:0],
+    ],
+)
 def test_shapes_of_arrays(pool, view):
     array = view(numpy.arange(250_000, dtype=numpy.int32).reshape(500, 500))
     assert pool.submit(shape, array).result(LIMIT) == shape(pickle.loads(pickle.dumps(array)))
@@ -223,7 +260,7 @@ def test_shapes_of_arrays(pool, view):
 
 
 def test_an_array_of_objects(pool):
-    array = numpy.array([None, "text", 10 ** 30, (1, 2)] * 20_000, dtype=object)
+    array = numpy.array([None, "text", 10**30, (1, 2)] * 20_000, dtype=object)
     assert (pool.submit(echo, array).result(LIMIT) == array).all()
 
 
@@ -266,6 +303,7 @@ def test_large_arguments_by_name(pool):
 
 
 # Many at once -----------------------------------------------------------------------------------
+
 
 def test_sizes_at_random(pool):
     dice = random.Random(7)
@@ -311,7 +349,8 @@ def raise_large(size):
 @ours
 def test_memory_comes_back():
     """Much that came and went leaves little behind, in the parent and in the worker."""
-    grown = run_json("""
+    grown = run_json(
+        """
         def task(data):
             return data
         def memory():
@@ -328,13 +367,16 @@ def test_memory_comes_back():
                 for _ in range(40):
                     pool.submit(task, data).result()
                 report(memory() - before)
-    """)
+    """
+    )
     assert grown < 40 * KIB  # in KiB: 640 MiB have crossed
 
 
 @ours
 def test_descriptors_do_not_pile_up():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         def task(data):
             return data
         if __name__ == "__main__":
@@ -344,15 +386,20 @@ def test_descriptors_do_not_pile_up():
                 before = descriptors()
                 held += [pool.submit(task, data).result() for _ in range(200)]
                 report(descriptors() - before)
-    """) <= 16
+    """
+        )
+        <= 16
+    )
 
 
 @long
 @ours
-@pytest.mark.parametrize("size", [2 ** 31 - 1, 2 ** 31, 2 ** 32 + 1])
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31, 2**32 + 1])
 def test_sizes_around_32_bits(size):
     """By a digest: neither direction cuts a length."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         import hashlib
         def count(data):
             return len(data), hashlib.blake2b(data[:100] + data[-100:]).hexdigest()
@@ -366,4 +413,9 @@ def test_sizes_around_32_bits(size):
                 del data
                 back = pool.submit(produce, size).result(200)
                 report([there, len(back) == size, back[-2:] == b"xy"])
-    """, size, limit=500) == [True, True, True]
+    """,
+            size,
+            limit=500,
+        )
+        == [True, True, True]
+    )

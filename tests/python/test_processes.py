@@ -18,7 +18,18 @@ import traceback
 import weakref
 
 import pytest
-from support import LIMIT, SOON, alive, futures, ours, process_pool, run, run_json, until, wait_for_file
+from support import (
+    LIMIT,
+    SOON,
+    alive,
+    futures,
+    ours,
+    process_pool,
+    run,
+    run_json,
+    until,
+    wait_for_file,
+)
 
 METHODS = ["fork", "forkserver", "spawn"]
 NEWEST = sys.version_info >= (3, 14)
@@ -39,6 +50,7 @@ def forked():
 
 
 # Tasks ------------------------------------------------------------------------------------------
+
 
 def show(*args, **kwargs):
     return args, kwargs
@@ -133,24 +145,60 @@ class Calls:
 
 # Calls ------------------------------------------------------------------------------------------
 
+
 def test_calls(pool):
     assert pool.submit(show).result() == ((), {})
-    assert pool.submit(show, 1, [2], fn="f", self="s").result() == ((1, [2]), {"fn": "f", "self": "s"})
+    assert pool.submit(show, 1, [2], fn="f", self="s").result() == (
+        (1, [2]),
+        {"fn": "f", "self": "s"},
+    )
     assert pool.submit(os.getpid).result() != os.getpid()
     assert pool.submit(operator.mul, 6, 7).result() == 42
 
 
 def test_kinds_of_callables(forked):
     calls = Calls(3)
-    assert [forked.submit(callable_, *args).result() for callable_, args in [
-        (calls, (2,)), (calls.times, (2,)), (Calls.name, ()), (Calls.double, (2,)),
-        ("a,b".split, (",",)), (int, ("7",))]] == [6, 6, "Calls", 4, ["a", "b"], 7]
+    assert [
+        forked.submit(callable_, *args).result()
+        for callable_, args in [
+            (calls, (2,)),
+            (calls.times, (2,)),
+            (Calls.name, ()),
+            (Calls.double, (2,)),
+            ("a,b".split, (",",)),
+            (int, ("7",)),
+        ]
+    ] == [6, 6, "Calls", 4, ["a", "b"], 7]
 
 
-@pytest.mark.parametrize("value", [
-    None, True, 0, -1, 2 ** 200, 1.5, float("inf"), "", "text \u20ac \U0001F40D", b"", b"\0" * 100,
-    [], [[1], (2,), {3}], {"a": {1: [None]}}, range(10 ** 20), slice(1, 2), int, print, Ellipsis,
-    complex(1, 2), frozenset("ab"), bytearray(b"x")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        0,
+        -1,
+        2**200,
+        1.5,
+        float("inf"),
+        "",
+        "text \u20ac \U0001F40D",
+        b"",
+        b"\0" * 100,
+        [],
+        [[1], (2,), {3}],
+        {"a": {1: [None]}},
+        range(10**20),
+        slice(1, 2),
+        int,
+        print,
+        Ellipsis,
+        complex(1, 2),
+        frozenset("ab"),
+        bytearray(b"x"),
+    ],
+    ids=repr,
+)
 def test_values_cross_and_come_back(forked, value):
     result = forked.submit(show, value).result()[0][0]
     assert type(result) is type(value) and result == value
@@ -169,12 +217,15 @@ def test_many_tasks(pool):
 
 def test_from_many_threads(forked):
     def submit(number):
-        return sum(future.result() for future in
-                   [forked.submit(operator.add, number, other) for other in range(300)])
+        return sum(
+            future.result()
+            for future in [forked.submit(operator.add, number, other) for other in range(300)]
+        )
 
     with futures.ThreadPoolExecutor(4) as threads:
         assert list(threads.map(submit, range(8))) == [
-            300 * number + sum(range(300)) for number in range(8)]
+            300 * number + sum(range(300)) for number in range(8)
+        ]
 
 
 def test_callbacks(forked):
@@ -182,7 +233,8 @@ def test_callbacks(forked):
     for number in range(20):
         forked.submit(pow, number, 2).add_done_callback(calls.put)
     assert sorted(calls.get(timeout=SOON).result() for _ in range(20)) == [
-        number * number for number in range(20)]
+        number * number for number in range(20)
+    ]
 
 
 def test_a_callback_runs_without_anyone_waiting(forked):
@@ -204,7 +256,8 @@ def test_futures_of_threads_and_processes_together(forked):
         mixed = [pool.submit(pow, 2, number) for pool in (threads, forked) for number in range(9)]
         assert futures.wait(mixed, timeout=SOON).done == set(mixed)
         assert sorted(future.result() for future in futures.as_completed(mixed)) == sorted(
-            [2 ** number for number in range(9)] * 2)
+            [2**number for number in range(9)] * 2
+        )
 
 
 def test_cancel(forked, tmp_path):
@@ -221,10 +274,12 @@ def test_cancel(forked, tmp_path):
 
 # map --------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("chunksize", [1, 2, 3, 7, 50, 1000])
 def test_map(forked, chunksize):
     assert list(forked.map(pow, range(50), itertools.repeat(2), chunksize=chunksize)) == [
-        number * number for number in range(50)]
+        number * number for number in range(50)
+    ]
 
 
 def test_map_by_each_method(pool):
@@ -300,6 +355,7 @@ def test_a_map_with_a_buffer(forked, chunksize):
 
 # Errors -----------------------------------------------------------------------------------------
 
+
 def test_an_error_brings_its_traceback(pool):
     with pytest.raises(LookupError) as caught:
         pool.submit(fail).result()
@@ -334,13 +390,23 @@ def test_exit_in_a_task(forked, code):
     assert forked.submit(int).result() == 0
 
 
-@pytest.mark.parametrize("function, args", [
-    (lambda: None, ()), (show, (Unpicklable(),)), (show, (threading.Lock(),)),
-    (show, (iter_ for iter_ in "a"))], ids=["lambda", "argument", "lock", "generator"])
+@pytest.mark.parametrize(
+    "function, args",
+    [
+        (lambda: None, ()),
+        (show, (Unpicklable(),)),
+        (show, (threading.Lock(),)),
+        (show, (iter_ for iter_ in "a")),
+    ],
+    ids=["lambda", "argument", "lock", "generator"],
+)
 def test_what_cannot_be_pickled_fails_its_own_future(forked, function, args):
-    future = forked.submit(function, *args) if isinstance(args, tuple) else forked.submit(show, args)
-    assert isinstance(future.exception(SOON),
-                      (pickle.PicklingError, RuntimeError, TypeError, AttributeError))
+    future = (
+        forked.submit(function, *args) if isinstance(args, tuple) else forked.submit(show, args)
+    )
+    assert isinstance(
+        future.exception(SOON), (pickle.PicklingError, RuntimeError, TypeError, AttributeError)
+    )
     assert forked.submit(int).result() == 0
 
 
@@ -370,7 +436,9 @@ def test_an_argument_that_cannot_be_unpickled(pool):
 
 def test_a_function_that_a_worker_does_not_have():
     """It came into being after the workers: they cannot import it."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         if __name__ == "__main__":
             with process_pool(1, method="fork") as pool:
                 pool.submit(abs, -1).result()
@@ -381,10 +449,14 @@ def test_a_function_that_a_worker_does_not_have():
                 error = pool.submit(late).exception(SOON)
                 report([type(error).__name__ in ("AttributeError", "BrokenProcessPool"),
                         STANDARD or pool.submit(abs, -1).result()])
-    """) in ([True, True], [True, 1])
+    """
+        )
+        in ([True, True], [True, 1])
+    )
 
 
 # Workers ----------------------------------------------------------------------------------------
+
 
 def test_fork_starts_all_others_as_needed():
     with process_pool(3, method="fork") as pool:
@@ -424,10 +496,17 @@ def test_a_failing_initializer_breaks_the_pool(method):
         assert pool._broken
 
 
-@pytest.mark.parametrize("options, error", [
-    ({"max_workers": 0}, ValueError), ({"max_workers": -1}, ValueError),
-    ({"initializer": 1}, TypeError), ({"max_tasks_per_child": 0}, ValueError),
-    ({"max_tasks_per_child": 1.5}, TypeError), ({"max_tasks_per_child": 1, "method": "fork"}, ValueError)])
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"max_workers": 0}, ValueError),
+        ({"max_workers": -1}, ValueError),
+        ({"initializer": 1}, TypeError),
+        ({"max_tasks_per_child": 0}, ValueError),
+        ({"max_tasks_per_child": 1.5}, TypeError),
+        ({"max_tasks_per_child": 1, "method": "fork"}, ValueError),
+    ],
+)
 def test_bad_options(options, error):
     with pytest.raises(error):
         process_pool(**{"max_workers": 1, **options})
@@ -467,18 +546,25 @@ def test_workers_keep_their_state(forked):
 
 
 def test_a_worker_may_use_pools():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         def nested(number):
             with thread_pool(2) as threads_, process_pool(1, method="fork") as processes:
                 return sum(threads_.map(int, "123")) + processes.submit(abs, -number).result()
         if __name__ == "__main__":
             with process_pool(1, method="spawn") as pool:
                 report(pool.submit(nested, 4).result())
-    """) == 10
+    """
+        )
+        == 10
+    )
 
 
 def test_workers_use_no_processor_time_when_idle():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         def used(pids):
             ticks = 0
             for pid in pids:
@@ -493,22 +579,28 @@ def test_workers_use_no_processor_time_when_idle():
                 before = used(pids)
                 time.sleep(1)
                 report(used(pids) - before)
-    """) < 0.1
+    """
+        )
+        < 0.1
+    )
 
 
 def test_what_a_task_prints_is_there():
-    out = run("""
+    out = run(
+        """
         def task(number):
             print("task", number)
         if __name__ == "__main__":
             with process_pool(2) as pool:
                 list(pool.map(task, range(10)))
-    """).out
+    """
+    ).out
     assert sorted(out.splitlines()) == sorted(f"task {number}" for number in range(10))
 
 
 def test_workers_log():
-    err = run("""
+    err = run(
+        """
         import logging
         def task():
             logging.getLogger("worker").warning("from a worker")
@@ -516,11 +608,13 @@ def test_workers_log():
             logging.basicConfig(format="%(processName)s %(message)s")
             with process_pool(1, method="fork") as pool:
                 pool.submit(task).result()
-    """).err
+    """
+    ).err
     assert "from a worker" in err and "Process-" in err
 
 
 # The end ----------------------------------------------------------------------------------------
+
 
 def test_with_waits_for_all(forked):
     with forked:
@@ -587,7 +681,8 @@ def test_a_dropped_executor_ends_its_workers():
 
 @ours
 def test_many_pools_leave_nothing():
-    threads_, opened, left = run_json("""
+    threads_, opened, left = run_json(
+        """
         def cycle():
             with process_pool(2, method="fork") as pool:
                 assert list(pool.map(abs, range(4))) == [0, 1, 2, 3]
@@ -599,14 +694,17 @@ def test_many_pools_leave_nothing():
                 cycle()
             until(lambda: len(offspring()) <= before[2])
             report([threads() - before[1], descriptors() - before[0], len(offspring()) - before[2]])
-    """)
+    """
+    )
     assert (threads_, opened, left) == (0, 0, 0)
 
 
 @ours
 def test_submits_race_with_shutdown():
     """What was accepted settles; all else is a RuntimeError."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         def hammer(pool, accepted):
             try:
                 while len(accepted) < 500:
@@ -629,7 +727,10 @@ def test_submits_race_with_shutdown():
                         futures.wait([future], timeout=SOON)
                         assert future.cancelled() or future.result(0) == 1
             report("settled")
-    """) == "settled"
+    """
+        )
+        == "settled"
+    )
 
 
 def test_two_pools_at_once():
@@ -640,7 +741,9 @@ def test_two_pools_at_once():
 
 def test_the_default_method_in_a_program_with_threads():
     """Pools made while other threads hold locks and allocate: none of them hangs."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         import logging
         def hammer():
             while not stop.is_set():
@@ -657,10 +760,14 @@ def test_the_default_method_in_a_program_with_threads():
             finally:
                 stop.set()
             report("done")
-    """) == "done"
+    """
+        )
+        == "done"
+    )
 
 
 # Bounds and views -------------------------------------------------------------------------------
+
 
 @ours
 def test_a_full_pool_raises(tmp_path):
@@ -681,14 +788,20 @@ def test_a_full_pool_raises(tmp_path):
 def test_a_full_pool_lets_submit_wait():
     with process_pool(2, method="fork", max_pending=4) as pool:
         tasks = [pool.submit(pow, number, 2) for number in range(300)]
-        assert [task.result() for task in tasks] == [number ** 2 for number in range(300)]
+        assert [task.result() for task in tasks] == [number**2 for number in range(300)]
 
 
 @ours
-@pytest.mark.parametrize("options, error", [
-    ({"on_crash": "panic"}, ValueError), ({"when_full": "run", "max_pending": 1}, ValueError),
-    ({"max_pending": 0}, ValueError), ({"run_limit": -1}, ValueError),
-    ({"max_retries": -1}, ValueError)])
+@pytest.mark.parametrize(
+    "options, error",
+    [
+        ({"on_crash": "panic"}, ValueError),
+        ({"when_full": "run", "max_pending": 1}, ValueError),
+        ({"max_pending": 0}, ValueError),
+        ({"run_limit": -1}, ValueError),
+        ({"max_retries": -1}, ValueError),
+    ],
+)
 def test_bad_extra_options(options, error):
     with pytest.raises(error):
         process_pool(1, **options)

@@ -24,7 +24,8 @@ WAITS = {
 
 @pytest.mark.parametrize("name", WAITS)
 def test_interrupt_of_a_wait(name):
-    seconds, after = run_json(f"""
+    seconds, after = run_json(
+        f"""
         go = threading.Event()
         pool = thread_pool(1)
         future = pool.submit(go.wait, 60)
@@ -33,16 +34,20 @@ def test_interrupt_of_a_wait(name):
         go.set()
         report([interrupt.seconds, future.result(SOON)])
         pool.shutdown()
-    """)
+    """
+    )
     assert seconds < SOON / 2 and after is True
 
 
-PROCESS_WAITS = [name for name in WAITS if "nobody" not in name and name not in ("shutdown", "with")]
+PROCESS_WAITS = [
+    name for name in WAITS if "nobody" not in name and name not in ("shutdown", "with")
+]
 
 
 def interrupt_process_wait(name, directory):
     """Interrupt a wait for a task in a process, which ends when the file `go` is there."""
-    seconds, after = run_json(f"""
+    seconds, after = run_json(
+        f"""
         if __name__ == "__main__":
             path = sys.argv[1]
             pool = process_pool(1)
@@ -52,7 +57,9 @@ def interrupt_process_wait(name, directory):
             open(path, "w").close()
             report([interrupt.seconds, future.result(SOON)])
             pool.shutdown()
-    """, directory / "go")
+    """,
+        directory / "go",
+    )
     assert seconds < SOON / 2 and after is True
 
 
@@ -70,7 +77,9 @@ def test_interrupt_of_the_end_of_a_process_pool(name, tmp_path):
 
 @ours
 def test_interrupt_of_a_submit_to_a_full_pool():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         go = threading.Event()
         with thread_pool(1, max_pending=1) as pool:
             with Interrupt() as interrupt:
@@ -78,14 +87,19 @@ def test_interrupt_of_a_submit_to_a_full_pool():
                     pool.submit(go.wait)
             go.set()
         report(interrupt.seconds)
-    """) < SOON / 2
+    """
+        )
+        < SOON / 2
+    )
 
 
 @ours
 @pytest.mark.parametrize("rounds", [30])
 def test_interrupts_again_and_again(rounds):
     """A wait that was interrupted leaves nothing behind; the standard module leaves a waiter."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         future = futures.Future()
         for _ in range(int(sys.argv[1])):
             with Interrupt() as interrupt:
@@ -94,14 +108,27 @@ def test_interrupts_again_and_again(rounds):
         left = len(future._waiters)
         future.set_result(1)
         report([left, futures.wait([future]).done == {future}])
-    """, rounds) == [0, True]
+    """,
+            rounds,
+        )
+        == [0, True]
+    )
 
 
-@pytest.mark.parametrize("wait", ["future.result()", "futures.wait([future])",
-                                  "next(futures.as_completed([future]))", "pool.shutdown()"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "future.result()",
+        "futures.wait([future])",
+        "next(futures.as_completed([future]))",
+        "pool.shutdown()",
+    ],
+)
 def test_handlers_run_while_the_main_thread_waits(wait):
     """A handler that raises nothing: it runs at once, and the wait goes on to its end."""
-    assert run_json(f"""
+    assert (
+        run_json(
+            f"""
         go, seen = threading.Event(), []
         def handler(number, frame):
             seen.append(number)
@@ -117,11 +144,16 @@ def test_handlers_run_while_the_main_thread_waits(wait):
         {wait}
         report([seen == [signal.SIGUSR1], future.result()])
         pool.shutdown()
-    """) == [True, True]
+    """
+        )
+        == [True, True]
+    )
 
 
 def test_a_handler_may_use_futures():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         pool = thread_pool(1)
         future = futures.Future()
         def handler(number, frame):
@@ -130,12 +162,17 @@ def test_a_handler_may_use_futures():
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         report(future.result(SOON))
         pool.shutdown()
-    """) == 1024
+    """
+        )
+        == 1024
+    )
 
 
 def test_signals_that_storm():
     """Thousands of signals: every wait is right, and each timed one keeps its time."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         count = 0
         def handler(number, frame):
             global count
@@ -152,12 +189,17 @@ def test_signals_that_storm():
             assert 0.5 <= time.monotonic() - began < SOON
         signal.setitimer(signal.ITIMER_REAL, 0)
         report(count > 50)
-    """) is True
+    """
+        )
+        is True
+    )
 
 
 def test_workers_leave_signals_to_the_main_thread():
     """Handlers run in the main thread only, and the pool changes none of them."""
-    assert run_json("""
+    assert (
+        run_json(
+            """
         def dispositions():
             return [str(signal.getsignal(number)) for number in sorted(signal.valid_signals())]
         before = dispositions(), sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))
@@ -169,30 +211,38 @@ def test_workers_leave_signals_to_the_main_thread():
             pool.submit(os.kill, os.getpid(), signal.SIGUSR1).result()
             until(lambda: where)
         report([before == during, where == [threading.main_thread()]])
-    """) == [True, True]
+    """
+        )
+        == [True, True]
+    )
 
 
 def test_a_child_of_a_task_can_be_interrupted():
     """What a task starts does not inherit blocked signals."""
-    blocked = run("""
+    blocked = run(
+        """
         import subprocess
         with thread_pool(1) as pool:
             say(pool.submit(subprocess.run, ["grep", "SigBlk", "/proc/self/status"],
                             capture_output=True, text=True).result().stdout)
-    """).out.split()[-1]
+    """
+    ).out.split()[-1]
     assert int(blocked, 16) == 0
 
 
 # The whole program ------------------------------------------------------------------------------
 
+
 def test_interrupt_of_the_interpreters_exit():
     """The main thread has ended; it waits for the pool's work when Ctrl-C comes."""
-    with Program("""
+    with Program(
+        """
         def task():
             say("running")
             time.sleep(60)
         thread_pool(1).submit(task)
-    """) as program:
+    """
+    ) as program:
         program.wait_for("running")
         assert until(lambda: asleep(program.process.pid, program.process.pid))
         program.process.send_signal(signal.SIGINT)
@@ -203,7 +253,8 @@ def test_interrupt_of_the_interpreters_exit():
 @pytest.mark.parametrize("kind", ["thread_pool", "process_pool"])
 def test_one_interrupt_ends_a_plain_program(kind):
     """Ctrl-C at the terminal reaches the whole group; nobody catches it; tasks are short."""
-    with Program(f"""
+    with Program(
+        f"""
         def task(number):
             time.sleep(0.3)
             return number
@@ -212,7 +263,8 @@ def test_one_interrupt_ends_a_plain_program(kind):
                 say("begin")
                 for number in pool.map(task, range(6)):
                     say(number)
-    """) as program:
+    """
+    ) as program:
         program.wait_for("0")
         os.killpg(program.process.pid, signal.SIGINT)
         outcome = program.end(LIMIT / 2)
@@ -222,7 +274,8 @@ def test_one_interrupt_ends_a_plain_program(kind):
 @ours
 def test_workers_leave_an_interrupt_to_the_parent():
     """Six long tasks, one Ctrl-C for the group: no traceback from a worker, none of them left."""
-    with Program("""
+    with Program(
+        """
         def task(number):
             say("task", number)
             time.sleep(1)
@@ -234,7 +287,8 @@ def test_workers_leave_an_interrupt_to_the_parent():
             except KeyboardInterrupt:
                 pool.shutdown(cancel_futures=True)
                 sys.exit(130)
-    """) as program:
+    """
+    ) as program:
         program.wait_for("task 1")
         os.killpg(program.process.pid, signal.SIGINT)
         outcome = program.end(LIMIT / 2)
@@ -249,7 +303,8 @@ BUILTINS = ["sum, range(3000000)", "sorted, list(range(1000000))", "pow, 3, 2000
 @pytest.mark.parametrize("task", BUILTINS)
 def test_builtin_functions_as_tasks_do_not_starve_the_program(task):
     """Tasks without a line of Python: the interpreter lock goes round all the same."""
-    ticks, longest = run_json(f"""
+    ticks, longest = run_json(
+        f"""
         stop = threading.Event()
         def keep_busy():
             while not stop.is_set():
@@ -264,13 +319,15 @@ def test_builtin_functions_as_tasks_do_not_starve_the_program(task):
                 ticks, longest, before = ticks + 1, max(longest, now - before), now
             stop.set()
         report([ticks, longest])
-    """)
+    """
+    )
     assert ticks >= 5 and longest < 1.0
 
 
 def test_many_small_builtin_tasks_do_not_starve_the_program():
     """A worker that goes from task to task, without a line of Python, for a second."""
-    ticks, longest = run_json("""
+    ticks, longest = run_json(
+        """
         with thread_pool(2) as pool:
             for _ in range(30000):
                 pool.submit(sum, range(2000))
@@ -283,12 +340,15 @@ def test_many_small_builtin_tasks_do_not_starve_the_program():
                 ticks, longest, before = ticks + 1, max(longest, now - before), now
             last.result()
             report([ticks, longest])
-    """)
+    """
+    )
     assert longest < 0.5
 
 
 def test_a_python_loop_does_not_starve_the_tasks():
-    assert run_json("""
+    assert (
+        run_json(
+            """
         stop, counted = threading.Event(), 0
         def spin():
             while not stop.is_set():
@@ -299,4 +359,7 @@ def test_a_python_loop_does_not_starve_the_tasks():
                 assert pool.submit(pow, number, 2).result(SOON) == number * number
         stop.set()
         report("served")
-    """) == "served"
+    """
+        )
+        == "served"
+    )

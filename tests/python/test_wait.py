@@ -56,6 +56,7 @@ class Waiter(threading.Thread):
 
 # wait -------------------------------------------------------------------------------------------
 
+
 def test_constants():
     assert (ALL, FIRST, ERROR) == ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION")
 
@@ -73,8 +74,9 @@ def test_result_is_a_pair_of_sets():
     assert isinstance(result.done, set) and isinstance(result.not_done, set)
 
 
-@pytest.mark.parametrize("collect", [list, set, tuple, iter, dict.fromkeys,
-                                     lambda fs: (future for future in fs)])
+@pytest.mark.parametrize(
+    "collect", [list, set, tuple, iter, dict.fromkeys, lambda fs: (future for future in fs)]
+)
 def test_any_iterable(collect):
     three = [finished(number) for number in range(3)]
     assert futures.wait(collect(three)).done == set(three)
@@ -173,8 +175,10 @@ def test_first_exception_without_one_waits_for_all():
 
 def test_several_waiters_for_the_same_futures():
     three = [Future() for _ in range(3)]
-    waiters = [Waiter(lambda when=when: futures.wait(three, return_when=when))
-               for when in (ALL, FIRST, ERROR) * 3]
+    waiters = [
+        Waiter(lambda when=when: futures.wait(three, return_when=when))
+        for when in (ALL, FIRST, ERROR) * 3
+    ]
     for future in three:
         future.set_exception(KeyError())
     for waiter in waiters:
@@ -184,7 +188,12 @@ def test_several_waiters_for_the_same_futures():
 def test_futures_of_several_pools_and_of_none():
     go = threading.Event()
     with thread_pool(1) as one, concurrent.futures.ThreadPoolExecutor(1) as standard:
-        mixed = [one.submit(go.wait), standard.submit(go.wait), Future(), concurrent.futures.Future()]
+        mixed = [
+            one.submit(go.wait),
+            standard.submit(go.wait),
+            Future(),
+            concurrent.futures.Future(),
+        ]
         waiter = Waiter(lambda: futures.wait(mixed))
         by_standard = Waiter(lambda: concurrent.futures.wait(mixed))
         completed = Waiter(lambda: set(futures.as_completed(mixed)))
@@ -230,6 +239,7 @@ def test_waiting_leaves_nothing_in_the_futures():
 
 
 # as_completed -----------------------------------------------------------------------------------
+
 
 def test_as_completed_of_nothing():
     assert list(futures.as_completed([])) == []
@@ -346,7 +356,8 @@ def test_the_iteration_goes_on_while_others_settle():
     with thread_pool(2) as pool:
         numbers = [pool.submit(pow, number, 2) for number in range(200)]
         assert sorted(future.result() for future in futures.as_completed(numbers)) == [
-            number * number for number in range(200)]
+            number * number for number in range(200)
+        ]
 
 
 def test_callbacks_have_no_part_in_it():
@@ -379,7 +390,8 @@ def test_chained_waits_in_many_threads():
 
 def test_wake_ups_are_not_lost():
     """Settling races with the beginning of the wait, thousands of times."""
-    assert run_json("""
+    assert run_json(
+        """
         import itertools
         kinds = itertools.cycle([
             lambda pair: futures.wait(pair).not_done == set(),
@@ -397,4 +409,5 @@ def test_wake_ups_are_not_lost():
                 pool.submit(settle, pair)
                 good += wait(pair)
         report(good == rounds)
-    """)
+    """
+    )
