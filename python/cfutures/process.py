@@ -138,6 +138,7 @@ class _Crew:
         self.is_fork = context.get_start_method(allow_none=False) == "fork"
         self.processes = {}
         self._blocked = [int(n) for n in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+        self._main_file = getattr(sys.modules["__main__"], "__file__", None)
         self._initializer = initializer, initargs
         self._breaks = breaks
         self._faults = {}  # what faulthandler writes of each, as a file without a name
@@ -148,6 +149,9 @@ class _Crew:
     def start(self, channel, number):
         """Starts a worker that serves the channel; its pid."""
         self._forget(number)
+        main = sys.modules["__main__"]
+        if self._main_file is not None and not hasattr(main, "__file__"):
+            main.__file__ = self._main_file  # it goes at exit; workers are to find the module
         faults = os.memfd_create("cfutures faults")
         try:
             descriptors = Descriptor(channel), Descriptor(faults)

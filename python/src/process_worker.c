@@ -149,8 +149,7 @@ PyObject *cfpy_run_worker(PyObject *module, PyObject *args)
     Py_INCREF(args); /* for good: the process is the worker's */
     const cf_wait_hooks *former = cf_set_wait_hooks(&hooks);
     int status = cf_worker_run_channel(channel);
-    cfpy_wait_end(former);
-    (void)close(channel);
+    cfpy_wait_end(former); /* the channel stays open to the end: one that hangs up is killed soon */
     if (!worker.raised)
         return PyLong_FromLong(status);
     PyErr_SetObject((PyObject *)Py_TYPE(worker.raised), worker.raised);
