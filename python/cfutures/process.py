@@ -523,6 +523,8 @@ class _Life:
         self._closing.set()
         if self.pool is None or self._process != os.getpid():
             return True
+        if mode != _FINISH:
+            self.pool.shutdown(mode, 0)  # so that a feeder that sleeps for room wakes
         for feeder in list(self.feeders):
             if mode != _FINISH:
                 feeder.cancel()

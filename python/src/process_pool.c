@@ -18,14 +18,17 @@ typedef struct {
     struct cfpy_module *module;
     cf_executor *executor; /* NULL: it could not be made */
     PyObject *crew;
-    PyObject *start_error; /* raised by the crew in the submit that is under way */
     cf_host host;
 } pool_object;
 
 static struct {
     bool have_ended; /* the interpreter exits: no hook calls Python any more */
 } pools;
-static _Thread_local pool_object *submits; /* this thread does, to that pool */
+/* What this thread asks the engine for, which may make the crew start a worker. */
+static _Thread_local struct asking {
+    pool_object *pool;
+    PyObject *error; /* what the crew raised then; NULL: nothing */
+} asks;
 
 /* ---- what the engine asks of the crew ---- */
 
@@ -51,8 +54,8 @@ static int start_process(void *data, int channel, unsigned number, int *ret_pid)
     PyObject *pid = start_by_crew(self, channel, number);
     if (pid)
         *ret_pid = (int)PyLong_AsLong(pid);
-    else if (submits == self)
-        Py_XSETREF(self->start_error, cfpy_fetch_exception());
+    else if (asks.pool == self)
+        Py_XSETREF(asks.error, cfpy_fetch_exception());
     else
         PyErr_Clear();
     Py_XDECREF(pid);
@@ -95,14 +98,25 @@ static PyObject *failed_future(pool_object *self)
     return (PyObject *)future;
 }
 
-/* What is set, or what the crew has raised meanwhile, is raised; NULL. */
-static PyObject *raise_start_error(pool_object *self)
+static struct asking ask(pool_object *self)
 {
-    PyObject *error = self->start_error;
-    self->start_error = NULL;
-    PyErr_SetObject((PyObject *)Py_TYPE(error), error);
-    Py_DECREF(error);
-    return NULL;
+    struct asking former = asks;
+    asks = (struct asking){ .pool = self };
+    return former;
+}
+
+/* After the engine has answered: what the crew raised is why it refused; if it did not, another worker
+ * does the work. */
+static void raise_if_refused(struct asking former, cf_status s)
+{
+    pool_object *self = asks.pool;
+    PyObject *error = asks.error;
+    asks = former;
+    if (s != CF_OK && error)
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error);
+    else if (s != CF_OK && s != CF_INTERRUPTED && !PyErr_Occurred())
+        (void)cfpy_raise_last(self->module, CFPY_PROCESSES);
+    Py_XDECREF(error);
 }
 
 /* What is to be sent. */
@@ -126,19 +140,14 @@ static void write_parcel(void *data, void *to)
 static bool send(pool_object *self, const cf_task *task, struct parcel *parcel, cf_future **ret)
 {
     cf_status s;
-    pool_object *former_pool = submits;
-    submits = self;
+    struct asking former_ask = ask(self);
     do {
         const cf_wait_hooks *former = cfpy_wait_begin();
         s = cf_process_pool_submit(self->executor, task, write_parcel, parcel, ret);
         cfpy_wait_end(former);
     } while (s == CF_INTERRUPTED && PyErr_CheckSignals() == 0);
-    submits = former_pool;
-    if (self->start_error)
-        (void)raise_start_error(self);
-    else if (s != CF_OK && s != CF_INTERRUPTED)
-        (void)cfpy_raise_last(self->module, CFPY_PROCESSES);
-    return s == CF_OK && !PyErr_Occurred();
+    raise_if_refused(former_ask, s);
+    return s == CF_OK;
 }
 
 static PyObject *submit_pickle(pool_object *self, const struct cfpy_pickle *pickle, unsigned flags,
@@ -227,15 +236,11 @@ static PyObject *pool_start_worker(PyObject *op, PyObject *unused)
 {
     (void)unused;
     pool_object *self = (pool_object *)op;
-    submits = self;
+    struct asking former = ask(self);
     cf_status s = cf_process_pool_start_worker(self->executor);
-    submits = NULL;
     cfpy_hold();
-    if (self->start_error)
-        return raise_start_error(self);
-    if (s != CF_OK && s != CF_FULL)
-        return cfpy_raise_last(self->module, CFPY_PROCESSES);
-    return PyBool_FromLong(s == CF_OK);
+    raise_if_refused(former, s == CF_FULL ? CF_OK : s);
+    return PyErr_Occurred() ? NULL : PyBool_FromLong(s == CF_OK);
 }
 
 /* ---- opening and ending ---- */
@@ -331,7 +336,6 @@ PyObject *cfpy_end_of_pools(PyObject *module, PyObject *unused)
 static int pool_traverse(PyObject *op, visitproc visit, void *arg)
 {
     Py_VISIT(((pool_object *)op)->crew);
-    Py_VISIT(((pool_object *)op)->start_error);
     Py_VISIT(Py_TYPE(op));
     return 0;
 }
@@ -345,7 +349,6 @@ static void pool_dealloc(PyObject *op)
         cf_executor_free(self->executor);
     cfpy_hold();
     Py_CLEAR(self->crew);
-    Py_CLEAR(self->start_error);
     type->tp_free(op);
     Py_DECREF(type);
 }
