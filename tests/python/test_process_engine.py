@@ -572,3 +572,40 @@ def test_unfinished_calls_are_counted(pool):
 def test_arrays_of_the_standard_library(pool):
     value = array.array("d", range(100_000))
     assert pool.submit(same, value).result(LIMIT) == value
+
+
+# Refusals ---------------------------------------------------------------------------------------
+
+def test_killing_the_workers_wakes_a_map_that_waits_for_room():
+    pool = cfutures.ProcessPoolExecutor(1, max_pending=1)
+    errors = []
+
+    def read():
+        try:
+            list(pool.map(time.sleep, [1000] * 100, chunksize=2))
+        except Exception as error:
+            errors.append(error)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: len(pool._pending_work_items) >= 2)  # one runs, one fills the room
+    killer = threading.Thread(target=pool.kill_workers, daemon=True)
+    killer.start()
+    killer.join(LIMIT)
+    reader.join(LIMIT)
+    assert not killer.is_alive() and not reader.is_alive() and errors
+
+
+def test_a_worker_that_cannot_be_started_refuses_no_call_that_another_makes(monkeypatch):
+    start = process._Crew.start
+
+    def start_one(self, channel, number):
+        if number > 0:
+            raise OSError(11, "try again")
+        return start(self, channel, number)
+
+    monkeypatch.setattr(process._Crew, "start", start_one)
+    context = multiprocessing.get_context("forkserver")
+    with cfutures.ProcessPoolExecutor(3, mp_context=context) as pool:
+        calls = [pool.submit(same, n) for n in range(5)]
+        assert [call.result(LIMIT) for call in calls] == list(range(5))
