@@ -589,7 +589,7 @@ def test_what_a_task_prints_is_there():
     out = run(
         """
         def task(number):
-            print("task", number)
+            print(f"task {number}\\n", end="")  # in one piece, buffered or not
         if __name__ == "__main__":
             with process_pool(2) as pool:
                 list(pool.map(task, range(10)))
