@@ -24,7 +24,7 @@ from cfutures import _engine, process
 
 
 @pytest.fixture(scope="module")
-def pool():
+def pool(nothing_stays):  # so that it goes before that looks
     with cfutures.ProcessPoolExecutor(2) as pool:
         yield pool
 
