@@ -184,8 +184,6 @@ _engine.configure(
     CancelledError=CancelledError,
     InvalidStateError=InvalidStateError,
     DoneAndNotDone=DoneAndNotDoneFutures,
-    DeadlockError=DeadlockError,
-    QueueFull=QueueFull,
     failure=_failure,
     log=_log,
     as_completed=standard_base.as_completed,

@@ -32,8 +32,6 @@
     X(CancelledError)    /* the standard's                                                */       \
     X(InvalidStateError) /* likewise                                                      */       \
     X(DoneAndNotDone)    /* likewise: what wait() returns                                 */       \
-    X(DeadlockError)     /* (message)                                                     */       \
-    X(QueueFull)         /* (message)                                                     */       \
     X(failure)           /* (origin, status, message, pid, signal, exitcode, oom) -> exception */  \
     X(log)          /* (critical, message, *args), with the exception that is being handled */     \
     X(as_completed) /* the standard's                                                */            \
@@ -61,6 +59,10 @@ static inline struct cfpy_module *cfpy_module_of(PyTypeObject *type)
 PyObject *cfpy_raise_last(struct cfpy_module *m, int origin);
 /* Seconds (a number, or None: for ever) as nanoseconds; -1 with an exception set: it is neither. */
 int cfpy_timeout(PyObject *seconds, int64_t *ret_ns);
+/* cf_executor_shutdown that goes on after signals: True, the pool has ended; False, not in that time, or
+ * it is called from inside it. */
+PyObject *cfpy_shutdown(struct cfpy_module *m, int origin, cf_executor *executor,
+                        cf_shutdown_mode mode, int64_t timeout_ns);
 /* Logs the exception that is set, and clears it. */
 void cfpy_log(struct cfpy_module *m, bool critical, const char *message, PyObject *about);
 /* The exception that is set, with its traceback in it, cleared; a new reference. */
@@ -137,7 +139,6 @@ bool cfpy_future_failed(cfpy_future *self);
 int cfpy_future_await(cfpy_future *self, int64_t timeout_ns);
 /* The result of a future that is done, or NULL and its exception is raised. */
 PyObject *cfpy_future_outcome(cfpy_future *self);
-PyObject *cfpy_future_result(PyObject *self, int64_t deadline); /* CLOCK_MONOTONIC, or CF_FOREVER */
 
 /* The outcome; takes over the reference. */
 void cfpy_future_set(cfpy_future *self, enum cfpy_kind kind, PyObject *stolen);

@@ -47,6 +47,16 @@ static bool is_cancelled(const cfpy_future *self)
     return cf_future_cancelled(self->future) || self->manual == CFPY_CANCELLED;
 }
 
+/* The engine hears what the value says. */
+static void settle_by_value(cfpy_future *self)
+{
+    const cf_error failed = { .size = sizeof failed, .status = CF_FAILED, .exit_code = -1 };
+    if (self->kind == CFPY_EXCEPTION)
+        (void)cf_future_set_exception(self->future, &failed);
+    else
+        (void)cf_future_set_result(self->future, NULL);
+}
+
 void cfpy_future_apply(cfpy_future *self)
 {
     enum cfpy_manual manual = self->manual;
@@ -62,11 +72,7 @@ void cfpy_future_apply(cfpy_future *self)
         return;
     if (self->kind == CFPY_NOTHING)
         cfpy_future_set(self, CFPY_RESULT, Py_NewRef(Py_None));
-    const cf_error failed = { .size = sizeof failed, .status = CF_FAILED, .exit_code = -1 };
-    if (self->kind == CFPY_EXCEPTION)
-        (void)cf_future_set_exception(self->future, &failed);
-    else
-        (void)cf_future_set_result(self->future, NULL);
+    settle_by_value(self);
 }
 
 bool cfpy_future_is_done(cfpy_future *self)
@@ -528,12 +534,8 @@ static PyObject *settle(cfpy_future *self, enum cfpy_kind kind, PyObject *value)
         cf_future_done(self->future))
         return invalid_state(self);
     cfpy_future_set(self, kind, Py_NewRef(value));
-    const cf_error failed = { .size = sizeof failed, .status = CF_FAILED, .exit_code = -1 };
     user.depth++;
-    if (kind == CFPY_EXCEPTION)
-        (void)cf_future_set_exception(self->future, &failed);
-    else
-        (void)cf_future_set_result(self->future, NULL);
+    settle_by_value(self);
     return escaped(Py_NewRef(Py_None));
 }
 

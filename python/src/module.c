@@ -73,6 +73,27 @@ int cfpy_timeout(PyObject *seconds, int64_t *ret_ns)
     return 0;
 }
 
+/* ---- ending a pool ---- */
+
+PyObject *cfpy_shutdown(struct cfpy_module *m, int origin, cf_executor *executor,
+                        cf_shutdown_mode mode, int64_t timeout_ns)
+{
+    int64_t deadline = cfpy_deadline(timeout_ns);
+    for (;;) {
+        const cf_wait_hooks *former = cfpy_wait_begin();
+        cf_status s = cf_executor_shutdown(executor, mode, timeout_ns);
+        cfpy_wait_end(former);
+        if (PyErr_CheckSignals() < 0)
+            return NULL;
+        if (s == CF_OK || s == CF_TIMEOUT || s == CF_DEADLOCK)
+            return PyBool_FromLong(s == CF_OK);
+        if (s != CF_INTERRUPTED)
+            return cfpy_raise_last(m, origin);
+        if (deadline != CF_FOREVER)
+            timeout_ns = deadline - cfpy_now();
+    }
+}
+
 /* ---- the module ---- */
 
 static PyObject *configure(PyObject *module, PyObject *args, PyObject *named)

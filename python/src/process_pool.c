@@ -296,22 +296,10 @@ static PyObject *pool_shutdown(PyObject *op, PyObject *args)
     int64_t timeout_ns;
     if (!PyArg_ParseTuple(args, "iO", &mode, &timeout) || cfpy_timeout(timeout, &timeout_ns) != 0)
         return NULL;
-    int64_t deadline = cfpy_deadline(timeout_ns);
     if (!self->executor)
         Py_RETURN_TRUE;
-    for (;;) {
-        const cf_wait_hooks *former = cfpy_wait_begin();
-        cf_status s = cf_executor_shutdown(self->executor, (cf_shutdown_mode)mode, timeout_ns);
-        cfpy_wait_end(former);
-        if (PyErr_CheckSignals() < 0)
-            return NULL;
-        if (s == CF_OK || s == CF_TIMEOUT || s == CF_DEADLOCK)
-            return PyBool_FromLong(s == CF_OK);
-        if (s != CF_INTERRUPTED)
-            return cfpy_raise_last(self->module, CFPY_PROCESSES);
-        if (deadline != CF_FOREVER)
-            timeout_ns = deadline - cfpy_now();
-    }
+    return cfpy_shutdown(self->module, CFPY_PROCESSES, self->executor, (cf_shutdown_mode)mode,
+                         timeout_ns);
 }
 
 /* In a forked child: only memory and descriptors go.  Later submits are refused. */

@@ -286,18 +286,14 @@ static PyObject *pool_submit_with(PyObject *op, PyObject *args)
         return NULL;
     Py_ssize_t count = PyTuple_GET_SIZE(positional);
     PyObject *names = PySequence_Tuple(named), *values = PyDict_Values(named), *future = NULL;
-    PyObject *all = values ? PySequence_Concat(positional, values) : NULL;
-    if (!all && values) {
-        PyErr_Clear();
-        PyObject *tail = PyList_AsTuple(values);
-        all = tail ? PySequence_Concat(positional, tail) : NULL;
-        Py_XDECREF(tail);
-    }
+    PyObject *tail = values ? PyList_AsTuple(values) : NULL;
+    PyObject *all = tail ? PySequence_Concat(positional, tail) : NULL;
     if (names && all)
         future = submit(core, fn, &PyTuple_GET_ITEM(all, 0), count,
                         PyTuple_GET_SIZE(names) ? names : NULL, priority);
     Py_XDECREF(names);
     Py_XDECREF(values);
+    Py_XDECREF(tail);
     Py_XDECREF(all);
     return future;
 }
@@ -480,21 +476,8 @@ static PyObject *pool_close(PyObject *op, PyObject *args)
         return NULL;
     if (!core)
         Py_RETURN_TRUE;
-    int64_t deadline = cfpy_deadline(timeout_ns);
-    cf_shutdown_mode mode = cancel ? CF_CANCEL_PENDING : CF_FINISH_PENDING;
-    for (;;) {
-        const cf_wait_hooks *former = cfpy_wait_begin();
-        cf_status s = cf_executor_shutdown(core->executor, mode, timeout_ns);
-        cfpy_wait_end(former);
-        if (PyErr_CheckSignals() < 0)
-            return NULL;
-        if (s == CF_OK || s == CF_TIMEOUT || s == CF_DEADLOCK)
-            return PyBool_FromLong(s == CF_OK);
-        if (s != CF_INTERRUPTED)
-            return cfpy_raise_last(core->module, CFPY_THREADS);
-        if (deadline != CF_FOREVER)
-            timeout_ns = deadline - cfpy_now();
-    }
+    return cfpy_shutdown(core->module, CFPY_THREADS, core->executor,
+                         cancel ? CF_CANCEL_PENDING : CF_FINISH_PENDING, timeout_ns);
 }
 
 static PyObject *pool_new(PyTypeObject *type, PyObject *args, PyObject *named)
